@@ -5,7 +5,14 @@ import polars as pl
 import pytest
 from made_runs import loaded, predictions
 
-from kmmlu_fast.analysis.key_audit import MIN_VENDORS, audit_key, base_model_name, vendor_name
+from kmmlu_fast.analysis.key_audit import (
+    MIN_VENDORS,
+    _redraw_errors,
+    _Witnesses,
+    audit_key,
+    base_model_name,
+    vendor_name,
+)
 from kmmlu_fast.reporting.wording.language import get_translator
 from kmmlu_fast.reporting.wording.recipe_text import key_audit_lines
 from kmmlu_fast.runs.run import Run
@@ -71,3 +78,38 @@ def test_prompts_and_adapters_of_a_model_share_its_name() -> None:
     assert len({base_model_name(loaded(name, predictions(1))) for name in names}) == 1
     tuned = loaded("lora", predictions(1), model="/models/owner/m", adapter_digest="x")
     assert base_model_name(tuned) == base_model_name(loaded("base", predictions(1), model="owner/m"))
+
+
+def test_chance_redraws_the_wrong_letters_of_each_model_within_each_key() -> None:
+    random = np.random.default_rng(7)
+    key, letters = random.integers(0, 4, 400), random.integers(-1, 4, (400, 3))
+    names = [str(place) for place in range(400)]
+    made = _Witnesses(names, key, letters, np.ones(400), ["a", "b", "c"])
+    drawn = _redraw_errors(made, random)
+    kept = (letters == key[:, None]) | (letters < 0)
+    assert (drawn[kept] == letters[kept]).all() and (drawn != letters).mean() > 0.2
+    for model in range(3):
+        for code in range(4):
+            wrong = (key == code) & ~kept[:, model]
+            assert sorted(drawn[wrong, model]) == sorted(letters[wrong, model])
+
+
+def test_conflicting_keys_are_left_out_of_accuracy_without_any_witness() -> None:
+    run = witness("gpt-5", 1)
+    questions = run.frame.select("question_id", "subject", "split", "row", "answer").with_columns(
+        question=pl.concat_str(pl.lit("문제 "), "question_id"),
+        **{letter: pl.concat_str(pl.lit(f"{letter} "), "question_id") for letter in "ABCD"},
+    )
+    first, other = (
+        questions.filter(pl.col("answer") == letter).row(0, named=True)["question_id"] for letter in "AB"
+    )
+    text = pl.when(pl.col("question_id") == other).then(pl.lit(first)).otherwise("question_id")
+    questions = questions.with_columns(
+        question=pl.concat_str(pl.lit("문제 "), text),
+        **{letter: pl.concat_str(pl.lit(f"{letter} "), text) for letter in "ABCD"},
+    )
+    audit = audit_key([run], questions)
+    assert audit is not None and set(audit.conflicting) == {first, other} and not audit.against_key
+    rest = run.frame.filter(~pl.col("question_id").is_in([first, other]))
+    assert audit.accuracy[0][2] == pytest.approx(float(rest["correct"].mean()))  # type: ignore[arg-type]
+    assert audit.accuracy[0][1] == pytest.approx(float(run.frame["correct"].mean()))  # type: ignore[arg-type]

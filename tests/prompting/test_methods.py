@@ -92,6 +92,9 @@ def test_what_cannot_be_read_is_unparsed_and_wrong_but_kept() -> None:
     method = GenerateUntil("lm-eval")
     [request] = method.start(ASKED, [[1]], None)
     assert text_of(request).stop == ("Q:", "\n\n", "</s>", ".")
+    assert (text_of(request).temperature, text_of(request).top_p) == (0.0, 1.0)
+    [shortest] = GenerateUntil("lm-eval", max_tokens=1).start(ASKED, [[1]], None)
+    assert text_of(shortest).max_tokens == 2  # a space and the letter may be two tokens
     found = method.finish(ASKED, [Response(request, completions=(Completion("글쎄요", (5, 6), "length"),))])
     assert (found.prediction, found.correct, found.read_by, found.texts, found.output_tokens) == (
         None,

@@ -106,6 +106,20 @@ def test_a_letter_of_several_tokens_is_noticed_and_named() -> None:
     assert len(continuation_ids(tokenizer, prompts[0], " A")) == 2
 
 
+@pytest.mark.parametrize(("words", "distinct"), [("ABCD", True), ("AB", False)])
+def test_letters_that_are_one_and_the_same_token_are_no_letters(words: str, distinct: bool) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {word: place for place, word in enumerate(["[UNK]", *words])}  # other letters: unknown
+    raw = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="[UNK]")
+    prompts = [render_prompt(SKY, [], "lm-eval")]
+    found = letter_tokens(tokenizer, prompts, encode_prompts(tokenizer, prompts), "lm-eval")
+    assert (found.ids is not None) == distinct and ("not distinct" in found.reason) != distinct
+
+
 def test_chat_without_a_template_is_refused() -> None:
     with pytest.raises(ConfigError, match="chat template"):
         render_prompt(SKY, [], "chat", make_tiny_tokenizer())

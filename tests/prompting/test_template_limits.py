@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
-from kmmlu_fast.prompting.template_limits import TemplateRenderingError, count_items, spend_step
+from kmmlu_fast.prompting.template_limits import (
+    MAX_CHARS,
+    TemplateRenderingError,
+    _Budget,
+    check_product,
+    count_items,
+    spend_step,
+)
 from kmmlu_fast.prompting.template_sandbox import compile_template
 
 ASK = {"role": "user", "content": "질문"}
@@ -51,3 +60,21 @@ def test_items_are_counted_through_all_levels_up_to_the_limit() -> None:
     for _ in range(60):
         endless = [endless, endless]  # type: ignore[list-item]
     assert count_items(endless, 1000) > 1000
+
+
+def test_products_within_the_limit_are_computed() -> None:
+    for left, right in (("ab", 3), (3, "ab"), ([1, 2], 4), ("ab", -1), ("", 10**9), ("a", MAX_CHARS), (2, 3)):
+        check_product(left, right)
+    for left, right in (("a", MAX_CHARS + 1), (MAX_CHARS + 1, "a"), ([1], 10**9)):
+        with pytest.raises(TemplateRenderingError, match="too often"):
+            check_product(left, right)
+
+
+def test_the_clock_is_looked_at_now_and_then() -> None:
+    late = _Budget(until_sec=time.monotonic() - 1)
+    with pytest.raises(TemplateRenderingError, match="seconds"):
+        for _ in range(10_000):
+            late.spend_steps()
+    on_time = _Budget(until_sec=time.monotonic() + 3600)
+    for _ in range(10_000):
+        on_time.spend_steps()

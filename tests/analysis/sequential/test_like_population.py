@@ -41,3 +41,28 @@ def test_nothing_is_said_after_a_handful_of_answers() -> None:
     few = paired_stream(np.zeros(100, dtype=bool), np.ones(20, dtype=bool), known, ahead=True)
     decision = decide_like(few, 0.05, 0.01)
     assert decision.verdict == "undecided" and (decision.low, decision.high) == (-1.0, 1.0)
+
+
+def nearly_alike(random: np.random.Generator, total: int, gain: float) -> AnswerStream:
+    first = random.random(total) < 0.6
+    second = np.where(random.random(total) < 0.01, random.random(total) < 0.6, first)
+    return paired_stream(first, second | (random.random(total) < 2.5 * gain), KnownQuestions(total))
+
+
+def test_equal_is_said_within_the_margin_and_of_nothing_else() -> None:
+    random = np.random.default_rng(3)
+    alike = [decide_like(nearly_alike(random, 8000, 0.0), 0.05, 0.02) for _ in range(5)]
+    assert [decision.verdict for decision in alike] == ["equal"] * 5
+    assert all(-0.02 < decision.low <= decision.high < 0.02 for decision in alike)
+    apart = [decide_like(nearly_alike(random, 8000, 0.04), 0.05, 0.02).verdict for _ in range(5)]
+    assert apart == ["better"] * 5
+    unasked = decide_like(nearly_alike(random, 8000, 0.0), 0.05, None)
+    assert unasked.verdict != "equal"
+
+
+def test_bounds_that_contradict_each_other_meet_between_them() -> None:
+    """A stream that turns round, as no random order does: its running bounds cross."""
+    first = np.concatenate([np.zeros(1500, dtype=bool), np.ones(6000, dtype=bool)])
+    decision = decide_like(paired_stream(first, ~first, KnownQuestions(len(first))), 0.05, 0.01)
+    assert decision.verdict == "better" and decision.low == decision.high
+    assert -1.0 <= decision.low <= 1.0
