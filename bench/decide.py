@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 
-from bench import decide_adapters, decide_engine
+from bench import decide_adapters, decide_engine, decide_like
 from bench.analysis import REFERENCE
 from bench.common import BenchConfig, finish, note, table
 from kmmlu_fast.analysis.sequential import betting, control_variate
@@ -238,7 +238,9 @@ def main(argv: list[str] | None = None) -> int:
         if config.adapters:
             counts = (config.adapter_repeats, config.adapter_nulls, config.adapter_tens)
             result = decide_adapters.measure_adapters(*counts, config.seed)
-            finish("decide", config, argv, result, decide_adapters.tables_of_adapters(result))
+            result |= decide_like.measure_like(config.adapter_nulls, config.adapter_repeats, config.seed)
+            shown = [*decide_adapters.tables_of_adapters(result), *decide_like.tables_of_like(result)]
+            finish("decide", config, argv, result, shown)
             return 0
         path = config.predictions or REFERENCE
         if not path.exists():

@@ -244,7 +244,7 @@ def tables_of_adapters(result: dict[str, Any]) -> list[str]:
     ]
     shares = [
         {"what": name, **result[name]}
-        for name in ("wrong_sign_share", "null_decided_share")
+        for name in ("wrong_sign_share", "null_decided_share", "like_null_decided_share")
         if name in result
     ]
     tables = [table("Questions until an adapter is decided", shown), table("Shares", shares)]

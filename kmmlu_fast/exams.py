@@ -14,7 +14,7 @@ from pydantic import Field, PositiveInt
 
 from kmmlu_fast.command.flags import Config, parse_config
 from kmmlu_fast.command.run import run_main
-from kmmlu_fast.core.errors import DataError
+from kmmlu_fast.core.errors import ConfigError, DataError
 from kmmlu_fast.data.exam_lookup import find_exam, is_exam_cached, resolve_exam_source, shipped_exam_names
 from kmmlu_fast.data.exam_rows import (
     describe_oddities,
@@ -24,6 +24,7 @@ from kmmlu_fast.data.exam_rows import (
 )
 from kmmlu_fast.prompting.prompt_styles import find_prompt_style
 from kmmlu_fast.prompting.prompts import format_question
+from kmmlu_fast.shipping.eval_yaml import make_eval_yaml
 
 
 class ExamsConfig(Config):
@@ -39,6 +40,12 @@ class ExamsConfig(Config):
     )
     split: str = Field("test", description="with --check: split to read")
     rows: PositiveInt = Field(10, description="with --check: rows to read")
+    eval_yaml: str | None = Field(
+        None,
+        description=(
+            "an exam's name or FILE.yaml: print the eval.yaml that makes its data set a benchmark on the hub"
+        ),
+    )
 
 
 def run_exams_command(argv: list[str] | None = None) -> int:
@@ -47,10 +54,20 @@ def run_exams_command(argv: list[str] | None = None) -> int:
 
 def _run_exams(argv: list[str] | None) -> int:
     config = parse_config(ExamsConfig, argv, "python -m kmmlu_fast.exams")
+    if config.eval_yaml is not None:
+        print_eval_yaml(config)
+        return 0
     if config.check is not None:
         return check_exam(config)
     print_exam_list()
     return 0
+
+
+def print_eval_yaml(config: ExamsConfig) -> None:
+    """Print the file's text to stdout, and what the data set needs first to stderr."""
+    if config.check is not None:
+        raise ConfigError("--eval-yaml and --check are two commands: give one of them")
+    sys.stdout.write(make_eval_yaml(find_exam(str(config.eval_yaml))).log_and_unwrap())
 
 
 def print_exam_list() -> None:

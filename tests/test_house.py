@@ -40,7 +40,7 @@ TESTED_ELSEWHERE = {
         " machine/device_memory engines/llama_cpp/kind models/llama_cpp"
     ),
     "through the release gate, exports and re-scored bundles (tests/shipping)": (
-        "shipping/answers shipping/artefact shipping/config shipping/llama_tools"
+        "shipping/artefact shipping/config shipping/llama_tools"
         " shipping/papers shipping/source shipping/stops shipping/tensors"
     ),
     "through evaluations (tests/evaluation/test_session.py, early_stopping/test_*.py)": (
@@ -95,7 +95,7 @@ TESTED_ELSEWHERE = {
     "through draws and trainings (tests/sampling/test_draw.py, training/test_job.py, test_trainer.py)": (
         "sampling/card sampling/job sampling/plan sampling/pool training/arguments training/card"
         " training/held_out training/order training/preview"
-        " training/row_length training/state"
+        " training/row_length"
     ),
 }
 

@@ -252,10 +252,10 @@ def _stops(chance: random.Random, known: Known, real: bool) -> list[Stop]:
         return [Stop(max_file_bytes=chance.choice([500, 3_000, 20_000, 200_000]))]
     if kind <= 2:
         how = chance.choice([signal.SIGTERM, signal.SIGHUP])
-        return [Stop(chance.randrange(1, known.events + 1), how)]
+        return [Stop(chance.randrange(1, max(1, known.events) + 1), how)]
     return [
         Stop(chance.randrange(1, known.events + 1))
-        if chance.random() < 0.5
+        if known.events and chance.random() < 0.5
         else Stop(after_sec=chance.uniform(0, known.seconds))
         for _ in range(2 if chance.random() < 0.2 else 1)
     ]

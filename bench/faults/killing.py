@@ -47,6 +47,12 @@ LEAN = (
     "kmmlu_fast.report",
     "kmmlu_fast.leakage",
     "kmmlu_fast.train",
+    "kmmlu_fast.export",
+    "kmmlu_fast.check",
+    "kmmlu_fast.push",
+    "kmmlu_fast.verify",
+    "kmmlu_fast.exams",
+    "kmmlu_fast.plan",
 )
 
 

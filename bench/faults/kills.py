@@ -1,5 +1,4 @@
-"""What is killed, and what must be true afterwards: a run, chain of thought, sampling, exports, merging,
-training.
+"""What is killed, and what must be true afterwards: every verb that writes, and those that only read.
 
 In: a folder, a watcher (``killing``). Out: problems in words, none where all is well: whatever a kill left,
 nothing half-finished looks
@@ -24,15 +23,21 @@ from bench.faults.outcomes import (
     adapter_outcome,
     digests,
     exports,
+    file_names,
     litter,
     merged,
+    nothing,
     old_or_new,
     run_outcome,
     same_or_absent,
+    staged,
+    untouched,
     whole_adapter,
+    whole_documents,
     whole_exports,
     whole_merge,
     whole_run,
+    whole_staging,
 )
 
 
@@ -51,6 +56,7 @@ class Scenario:
     again: list[str] = field(default_factory=list)  # further flags of the second try
     flush_rows: int | None = 7
     real: bool = False
+    own_cache: bool = False  # its work in the cache counts too
     timeout_sec: float = 120.0
 
 
@@ -116,7 +122,16 @@ def scenarios(place: Place) -> list[Scenario]:
         ),
         Scenario("chain of thought", "eval", cot, run_outcome, whole_run),
         Scenario("sample", "sample", [*drawn, "--out", "out/sft.jsonl"], digests, same_or_absent),
-        Scenario("export", "report", report, exports, whole_exports, again=["--overwrite"]),
+        Scenario("report", "report", report, exports, whole_exports, again=["--overwrite"]),
+        Scenario(
+            "leakage",
+            "leakage",
+            [str(_training_rows(place.root)), "--dataset", "sample", "--output", "out/overlap.json"],
+            digests,
+            same_or_absent,
+            again=["--overwrite"],
+        ),
+        Scenario("exams", "exams", ["--check", str(_own_table(place.root))], nothing, untouched),
         Scenario(
             "compare",
             "compare",
@@ -128,7 +143,8 @@ def scenarios(place: Place) -> list[Scenario]:
     ]
     if place.adapter is not None:
         with_lora = [*asked, "--adapter", f"lora={place.adapter}", "--adapter-mode", "merge"]
-        found.append(Scenario("merge", "eval", with_lora, merged, whole_merge))
+        found.append(Scenario("merge", "eval", with_lora, merged, whole_merge, own_cache=True))
+        found += _shipping_scenarios(place, asked)
     if place.rows is not None:
         train = [
             "--model",
@@ -167,6 +183,52 @@ def scenarios(place: Place) -> list[Scenario]:
             Scenario("training", "train", train, adapter_outcome, whole_adapter, real=True, timeout_sec=300)
         )
     return found
+
+
+def _shipping_scenarios(place: Place, asked: list[str]) -> list[Scenario]:
+    """Export, the checks of what is shipped, publishing, and planning from a finished run."""
+    adapter, model = str(place.adapter), ["--model", str(place.model)]
+    finished = place.root / "finished"
+    out = ["--out", "out/ship"]
+    questions = ["--questions", "8", "--generations", "2", "--dataset", "sample"]
+    checked = [adapter, str(place.root / "shipped"), *model, *questions]
+    return [
+        Scenario("export", "export", [adapter, *model, *out], digests, same_or_absent),
+        Scenario(
+            "check",
+            "check",
+            [*checked, "--json-file", "out/check.json", "--junit", "out/check.xml"],
+            file_names,
+            whole_documents,
+            lambda folder: _shipped(folder, place),
+            again=["--overwrite"],
+            real=True,
+        ),
+        Scenario(
+            "push",
+            "push",
+            [adapter, "--repo", "org/name", "--run", str(finished), "--dry-run", "--staging", "out/push"],
+            staged,
+            whole_staging,
+            lambda folder: _finished_run(folder, place, asked),
+        ),
+        Scenario(
+            "verify",
+            "verify",
+            [str(place.root / "bundle")],
+            nothing,
+            untouched,
+            lambda folder: _finished_run(folder, place, asked),
+        ),
+        Scenario(
+            "plan",
+            "plan",
+            [str(finished)],
+            nothing,
+            untouched,
+            lambda folder: _finished_run(folder, place, asked),
+        ),
+    ]
 
 
 class Known(NamedTuple):
@@ -230,7 +292,8 @@ def disturb(scenario: Scenario, place: Place, watcher: Watcher, wanted: Any, *st
     for stopped, stop in enumerate((*stops, None)):
         ended = watcher.run(_job(scenario, place, folder, stop, again=_left(folder)))
         if ended.code == 2 and ": exists; " in ended.err and scenario.outcome(folder) == wanted:
-            return Disturbed(None, stopped)  # killed after its last file: it was done
+            left = litter(folder)  # killed after its last file: it was done
+            return Disturbed(f"{said}: left behind: {', '.join(left[:5])}" if left else None, stopped)
         if stop is None or ended.code == 0:  # to its end
             if ended.code != 0:
                 return Disturbed(
@@ -284,7 +347,7 @@ def _job(
 ) -> Job:
     environment = {
         **place.environment,
-        **({"KMMLU_FAST_CACHE": str(folder / "cache")} if scenario.name == "merge" else {}),
+        **({"KMMLU_FAST_CACHE": str(folder / "cache")} if scenario.own_cache else {}),
     }
     stop = stop or Stop()
     return Job(
@@ -315,13 +378,62 @@ def _old_run(folder: Path, place: Place, argv: list[str]) -> None:
     """A finished run, made once; its metrics say that it is the old one."""
     kept = place.root / "old-runs"
     if not kept.exists():
-        assert place.watcher is not None
-        place.watcher.run(Job("eval", argv, str(folder), environment=place.environment))
+        _run_undisturbed("eval", argv, place, folder)
         for path in (folder / "runs").glob("*/metrics.json"):
             path.write_text(json.dumps({**json.loads(path.read_text()), "old": True}))
         shutil.copytree(folder / "runs", kept)
     shutil.rmtree(folder / "runs", ignore_errors=True)
     shutil.copytree(kept, folder / "runs")
+
+
+def _finished_run(folder: Path, place: Place, argv: list[str]) -> None:
+    """A finished run and its bundle, made once, beside the folder."""
+    finished, bundle = place.root / "finished", place.root / "bundle"
+    if finished.exists():
+        return
+    from kmmlu_fast.runs.store import load_run_directory
+    from kmmlu_fast.shipping.bundle import make_bundle
+
+    _run_undisturbed("eval", argv, place, folder)
+    (run,) = (folder / "runs").glob("*/")
+    shutil.move(run, finished)
+    bundle.mkdir()
+    for name, data in make_bundle(load_run_directory(finished)).items():
+        (bundle / name).write_bytes(data)
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+def _shipped(folder: Path, place: Place) -> None:
+    """What ``export`` makes of the adapter, made once."""
+    shipped = place.root / "shipped"
+    if not shipped.exists():
+        argv = [str(place.adapter), "--model", str(place.model), "--out", str(shipped)]
+        _run_undisturbed("export", argv, place, folder)
+
+
+def _run_undisturbed(verb: str, argv: list[str], place: Place, folder: Path) -> None:
+    assert place.watcher is not None
+    ended = place.watcher.run(Job(verb, argv, str(folder), environment=place.environment))
+    if ended.code != 0:
+        raise RuntimeError(f"{verb}: ends with {ended.code} undisturbed: {ended.err[-2000:]}")
+
+
+def _training_rows(root: Path) -> Path:
+    path = root / "training.json"
+    rows = [
+        {"instruction": f"{number} 더하기 {number}은 얼마인가?", "input": "", "output": str(2 * number)}
+        for number in range(40)
+    ]
+    path.write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
+    return path
+
+
+def _own_table(root: Path) -> Path:
+    path = root / "own.csv"
+    rows = [f"{number} 더하기 1은?,{number},{number + 1},{number + 2},{number + 3},B" for number in range(12)]
+    path.write_text("\n".join(["question,A,B,C,D,answer", *rows, ""]), encoding="utf-8")
+    return path
 
 
 def _scores(root: Path) -> Path:

@@ -12,6 +12,7 @@ import hashlib
 import json
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 from kmmlu_fast.core.errors import KmmluError
 
@@ -74,9 +75,65 @@ def digests(folder: Path) -> dict[str, str]:
 
 def litter(folder: Path) -> list[str]:
     """What a killed command left and the same command, run to its end, did not remove."""
-    left = [path for path in folder.rglob("*") if path.name.endswith((".partial", ".journal", ".owner"))]
+    left = [path for path in folder.rglob("*") if _is_temporary(path.name)]
     left += [parts for parts in folder.rglob("predictions") if (parts.parent / "metrics.json").exists()]
     return sorted(str(path.relative_to(folder)) for path in left)
+
+
+def _is_temporary(name: str) -> bool:
+    """Lock files stay (``core/locks.py`` says why), and what an evaluation notes to be quicker next time."""
+    if name.endswith((".partial", ".journal", ".owner", ".old", ".new", ".merge")):
+        return True
+    return name.startswith(".") and not name.endswith(".lock") and not name.startswith(".asked-")
+
+
+def nothing(folder: Path) -> dict[str, Any]:
+    """Of a verb that only reads."""
+    return {str(path.relative_to(folder)): "written" for path in folder.rglob("*")}
+
+
+def untouched(folder: Path, wanted: dict[str, Any]) -> str | None:
+    return None if nothing(folder) == wanted else f"something was written: {list(nothing(folder))[:3]}"
+
+
+def staged(folder: Path) -> dict[str, str]:
+    """A repository as it would be pushed: its bundles hold the time, which their JSON files are not compared
+    by.
+    """
+    return {
+        name: digest
+        if "/evaluation/" not in name or not name.endswith(".json")
+        else str(_parses(folder / name))
+        for name, digest in digests(folder).items()
+    }
+
+
+def whole_staging(folder: Path, wanted: dict[str, str]) -> str | None:
+    found = {name: value for name, value in staged(folder).items() if name.startswith("out/push/")}
+    missing = [name for name in wanted if found and name.startswith("out/push/") and name not in found]
+    changed = [name for name, value in found.items() if value != wanted.get(name)]
+    return f"{[*missing, *changed][0]} is there and is not whole" if missing or changed else None
+
+
+def file_names(folder: Path) -> list[str]:
+    """Of files that hold times: their names, if each is whole."""
+    return sorted(name for name in digests(folder) if _is_document(folder / name))
+
+
+def whole_documents(folder: Path, wanted: list[str]) -> str | None:
+    for name in digests(folder):
+        if not _is_document(folder / name):
+            return f"{name} is there and is not whole"
+    return None
+
+
+def _is_document(path: Path) -> bool:
+    if path.suffix == ".xml":
+        try:
+            return ElementTree.parse(path).getroot() is not None
+        except ElementTree.ParseError:
+            return False
+    return _parses(path)
 
 
 def same_or_absent(folder: Path, wanted: dict[str, str]) -> str | None:

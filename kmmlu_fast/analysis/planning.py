@@ -97,6 +97,15 @@ def questions_to_narrow(answers: int, total: int, half_width: float, wanted: flo
     return _limit_to_total(as_infinite * (half_width / wanted) ** 2, total)
 
 
+def questions_for_effect(questions: int, effect: float, wanted: float) -> int:
+    """About how many questions show ``wanted`` (0-1), to two digits, if ``questions`` show ``effect``: the
+    standard error shrinks with their square root.
+    """
+    needed = questions * (effect / wanted) ** 2
+    step: int = 10 ** max(0, math.floor(math.log10(needed)) - 1)
+    return math.ceil(needed / step) * step
+
+
 def standard_error_of_recipe(
     between_seeds: float, discordance: float, questions: int, seeds: int, shared: float = 0.5
 ) -> float:

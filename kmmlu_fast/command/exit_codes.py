@@ -42,6 +42,7 @@ _FULL_WORDS = (
     "os error 28",
     "os error 27",
     "PytorchStreamWriter failed writing",  # torch.save
+    "inline_container.cc",  # torch.save, from its own destructor
 )
 
 
@@ -84,7 +85,7 @@ def _exit_code_for(error: BaseException) -> int:  # noqa: C901 - one branch per 
         return 130
     if isinstance(error, KmmluError):
         return _report_failure(str(error))
-    if (path := _full_disk_path(error)) is not None:
+    if (path := find_full_disk_path(error)) is not None:
         advice = "free space, or write elsewhere, and run the same command again"
         return _report_failure(f"{path}: no space left to write to; {advice}")
     if isinstance(error, OSError):
@@ -129,7 +130,7 @@ def _describe_os_error(error: OSError) -> str:
     return f"{names}: {what.lower()}; check that it exists, is of the right kind, and that you may access it"
 
 
-def _full_disk_path(error: BaseException) -> str | None:
+def find_full_disk_path(error: BaseException) -> str | None:
     """What could not be written if a full disk is the cause, also inside libraries' own errors; else None."""
     link: BaseException | None = error
     for _ in range(10):

@@ -167,7 +167,10 @@ def _describe_unknown_keys(values: dict[str, Any], cls: type[Config], where: str
 
 
 def _suggest_similar_name(name: str, cls: type[Config], before: str = "") -> str:
-    near = difflib.get_close_matches(name.replace("-", "_"), cls.model_fields, n=1)
+    if name.replace("-", "_") == cls.positional:
+        return ", which is given without a flag"
+    flags = [field for field in cls.model_fields if field != cls.positional]
+    near = difflib.get_close_matches(name.replace("-", "_"), flags, n=1)
     return f", did you mean {before}{near[0].replace('_', '-')}?" if near else ""
 
 

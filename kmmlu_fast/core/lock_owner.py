@@ -3,9 +3,10 @@
 In: the record's path (beside the lock file). Out: an ``Ownership``, or an error that names the holder. Knows
 nothing of what the lock guards.
 
-The record names machine and process, appears whole or not at all (a hard link), and is touched every few
-seconds. On the same machine the process list tells whether the holder lives; another machine's holder is
-watched for a minute, and is dead if it does not touch its record. No clocks are compared.
+The record names machine and process, appears whole or not at all (synced, then a hard link), and is touched
+every few seconds. On the same machine the process list tells at once whether the holder lives; another
+machine's holder is watched for a minute, and is dead if it does not touch its record. A record that stays
+unreadable was cut short with its writer. No clocks are compared.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any
 
 from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.errors import KmmluError
-from kmmlu_fast.core.partials import open_partial
+from kmmlu_fast.core.partials import open_partial, sweep_partials
 from kmmlu_fast.core.reading import parse_json
 from kmmlu_fast.core.untrusted_text import one_line
 
@@ -31,6 +32,7 @@ BEAT_SEC = 5.0
 SILENT_SEC = 60.0  # a holder on another machine that is silent for so long is dead
 _STEP_SEC = 0.5
 _SETTLE_SEC = 1.0
+_WRITE_SEC = 2.0  # in which a record that is being written where there are no hard links becomes readable
 
 
 class Ownership:
@@ -43,8 +45,15 @@ class Ownership:
 
     def _touch(self) -> None:
         while not self._over.wait(BEAT_SEC):
+            if self.is_lost():
+                return
             with contextlib.suppress(OSError):
                 os.utime(self._path)
+
+    def is_lost(self) -> bool:
+        """Whether another process has taken the lock over, because this one stood still for too long."""
+        current = _read_record(self._path)
+        return current is not None and current != self._record
 
     def close(self) -> None:
         """Remove the record, unless another process has taken it over, or this is a fork."""
@@ -59,13 +68,14 @@ def claim_ownership(path: Path, in_use: KmmluError) -> Ownership | None:
     record can be written here: the file lock then is all there is.
     """
     record = {**_this_process(), "token": secrets.token_hex(8)}
+    sweep_partials(path.parent)  # also of owners that were killed while they wrote their record
     for _ in range(3):
         try:
             if _create_record(path, record):
                 return Ownership(path, record)
         except OSError:
             return None
-        other = _read_record(path)
+        other = _read_settled_record(path)
         if _is_alive(other, path):
             host = one_line(str((other or {}).get("host")), 100)
             raise type(in_use)(f"{in_use} (process {(other or {}).get('pid')} on {host})")
@@ -86,6 +96,7 @@ def _create_record(path: Path, record: dict[str, Any]) -> bool:
     with open_partial(path) as (file, partial):
         file.write(data)
         file.flush()
+        os.fsync(file.fileno())
         try:
             os.link(partial, path)
         except FileExistsError:
@@ -106,14 +117,34 @@ def _read_record(path: Path) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
+def _read_settled_record(path: Path) -> dict[str, Any] | None:
+    """The record; None if it is gone or stays unreadable."""
+    end = time.monotonic() + _WRITE_SEC
+    while True:
+        record = _read_record(path)
+        if record is not None or not path.exists() or time.monotonic() >= end:
+            return record
+        time.sleep(_STEP_SEC)
+
+
+def sweep_record(path: Path) -> None:
+    """Remove the record of a dead process of this machine. The caller holds the file lock beside it."""
+    record = _read_record(path)
+    if record is not None and not _is_foreign(record) and not _is_alive(record, path):
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
 def _is_alive(record: dict[str, Any] | None, path: Path) -> bool:
-    if record is not None and not _is_foreign(record):
+    if record is None:
+        return False
+    if not _is_foreign(record):
         pid = record.get("pid")
         return type(pid) is int and _process_start(pid) == record.get("started") is not None
     before = _last_touch(path)
     if before is None:
         return False
-    host = one_line(str((record or {}).get("host")), 100)
+    host = one_line(str(record.get("host")), 100)
     log_note(
         f"{path.name}: held by a process on {host}; watching for up to {SILENT_SEC:.0f} s whether it lives"
     )

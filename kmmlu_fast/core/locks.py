@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kmmlu_fast.core.errors import KmmluError
-from kmmlu_fast.core.lock_owner import Ownership, claim_ownership
+from kmmlu_fast.core.lock_owner import Ownership, claim_ownership, sweep_record
+from kmmlu_fast.core.partials import sweep_partials
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -34,12 +35,19 @@ _WAIT_STEP_SEC = 0.5
 class Lock:
     """An acquired lock; ``close`` or leaving the ``with`` block releases it."""
 
-    def __init__(self, file_lock: BaseFileLock, owner: Ownership | None = None) -> None:
-        self._file_lock, self._owner = file_lock, owner
+    def __init__(self, file_lock: BaseFileLock, owner: Ownership | None, in_use: KmmluError) -> None:
+        self._file_lock, self._owner, self._in_use = file_lock, owner, in_use
 
     @property
     def closed(self) -> bool:
         return not self._file_lock.is_locked
+
+    def refuse_if_lost(self) -> None:
+        """Raises the lock's error if another machine's process has taken it over meanwhile."""
+        if self._owner is not None and not self.closed and self._owner.is_lost():
+            raise type(self._in_use)(
+                f"{self._in_use} (it took over while this one stood still; nothing more is written here)"
+            )
 
     def close(self) -> None:
         if self._owner is not None and not self.closed:
@@ -77,10 +85,30 @@ def acquire_lock(path: Path, in_use: KmmluError, *, wait_sec: float = 0.0) -> Lo
     except RuntimeError as error:  # this process already holds it
         raise in_use from error
     try:
-        return Lock(file_lock, _claim_within(path.with_name(path.name + OWNER), in_use, wait_sec))
+        owner = _claim_within(path.with_name(path.name + OWNER), in_use, wait_sec)
+        return Lock(file_lock, owner, in_use)
     except BaseException:
         file_lock.release(force=True)
         raise
+
+
+def sweep_lock(path: Path) -> None:
+    """Remove what killed owners of this lock left beside it. For commands that need not take it, because what
+    it guards is complete; never waits.
+    """
+    from filelock import FileLock, Timeout
+
+    sweep_partials(path.parent)
+    record = path.with_name(path.name + OWNER)
+    if not record.exists():
+        return
+    with contextlib.suppress(OSError, RuntimeError, Timeout), warnings.catch_warnings(action="ignore"):
+        file_lock = FileLock(path, thread_local=False)
+        file_lock.acquire(timeout=0)
+        try:
+            sweep_record(record)
+        finally:
+            file_lock.release(force=True)
 
 
 def _claim_within(record: Path, in_use: KmmluError, wait_sec: float) -> Ownership | None:

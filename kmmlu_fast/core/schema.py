@@ -86,6 +86,7 @@ class Generation:
     stop: tuple[str, ...] = ()
     include_stop: bool = False  # keep the stop string in the text
     stop_ids: tuple[int, ...] = ()  # tokens to stop at besides the model's own
+    keep_special: bool = False  # write special tokens into the text too
 
 
 Want = Candidates | Continuation | Generation

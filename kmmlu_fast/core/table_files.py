@@ -36,6 +36,11 @@ def read_csv(
         text = data.decode("utf-8-sig", "replace" if lossy else "strict")
     except UnicodeDecodeError as error:
         raise raised(f"{path}: is not UTF-8 text (byte {error.start:,}); save it as UTF-8 CSV") from error
+    return parse_csv(text, path, raised, separator)
+
+
+def parse_csv(text: str, path: Path, raised: Raised = RunError, separator: str = ",") -> pl.DataFrame:
+    """The text of a CSV file as ``read_csv`` reads it."""
     if "\0" in text:
         raise raised(f"{path}: contains NUL bytes, so it is not CSV text; save it as UTF-8 CSV")
     data = text.encode()

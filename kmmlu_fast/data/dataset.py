@@ -16,18 +16,19 @@ from pathlib import Path
 
 import polars as pl
 
-from kmmlu_fast.core.errors import DataError
+from kmmlu_fast.core.errors import ConfigError, DataError
 from kmmlu_fast.core.files import files_in
 from kmmlu_fast.core.notes import WithNotes
 from kmmlu_fast.core.reading import expand_path
 from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS, Question
 from kmmlu_fast.core.table_files import read_arrow, read_csv, read_parquet
-from kmmlu_fast.data.kmmlu_files import find_kmmlu_files
-from kmmlu_fast.data.subjects import SUBJECTS, Subject
+from kmmlu_fast.data.kmmlu_files import TABLE_ENDINGS, find_kmmlu_files, find_whole_files
+from kmmlu_fast.data.subjects import SUBJECTS, Subject, find_subject
 from kmmlu_fast.machine.hub import describe_hub_failure, hub_problem
 
 SAMPLE_DIR = Path(__file__).parent / "sample"
 _TEXT_COLUMNS = ("question", *LETTERS)
+_CATEGORY_NAMES = ("Category", "category", "subject", "config_name")
 _COLUMNS = (*_TEXT_COLUMNS, "answer")
 FRAME_COLUMNS = (
     "question_id",
@@ -58,14 +59,22 @@ def read_frame(
     """
     if subjects is None:
         subjects = list(SUBJECTS.values())
-    files = _require_subject_files(dataset, split, subjects, revision)
-    frames = [_read_subject(paths, subject, split) for subject, paths in files.value]
+    root = _dataset_folder(dataset, split, revision)
+    if not _has_subject_files(root, split) and (paths := find_whole_files(root, split)):
+        return _read_whole(dataset, paths, split, subjects)
+    files = _require_subject_files(dataset, root, split, subjects)
+    frames = [
+        _read_subject(str(found[0]), _read_table(found), subject, split) for subject, found in files.value
+    ]
     return WithNotes(pl.concat(frames), files.notes)
 
 
 def split_files(dataset: str, split: str, revision: str | None = None) -> WithNotes[list[Path]]:
     """The files that ``read_frame`` reads, with its notes; DataError if any is missing."""
-    files = _require_subject_files(dataset, split, list(SUBJECTS.values()), revision)
+    root = _dataset_folder(dataset, split, revision)
+    if not _has_subject_files(root, split) and (whole := find_whole_files(root, split)):
+        return WithNotes(list(whole))
+    files = _require_subject_files(dataset, root, split, list(SUBJECTS.values()))
     return WithNotes([path for _, paths in files.value for path in paths], files.notes)
 
 
@@ -180,7 +189,7 @@ def dataset_input_files(dataset: str | None) -> list[Path]:
         return []
     root = expand_path(str(dataset), "--dataset")
     if not root.is_dir():
-        return []
+        return [root] if root.is_file() else []
     return [
         path
         for folder in (root, root / "data")
@@ -193,31 +202,86 @@ def _abbreviate_names(names: list[str]) -> str:
     return ", ".join(names[:5]) + more
 
 
+def _subject_of_category(name: str, path: Path, column: str) -> str:
+    try:
+        return find_subject(name).name
+    except ConfigError as error:
+        raise DataError(f"{path}: column {column}: {error}") from error
+
+
+def _has_subject_files(root: Path, split: str) -> bool:
+    return root.is_dir() and bool(find_kmmlu_files(root, split, list(SUBJECTS.values())))
+
+
 def _require_subject_files(
-    dataset: str, split: str, wanted: list[Subject], revision: str | None
+    dataset: str, root: Path, split: str, wanted: list[Subject]
 ) -> WithNotes[list[tuple[Subject, tuple[Path, ...]]]]:
-    root = _dataset_folder(dataset, split, revision)
-    present = find_kmmlu_files(root, split, wanted)
-    if not present and not find_kmmlu_files(root, split, list(SUBJECTS.values())):
+    present = find_kmmlu_files(root, split, wanted) if root.is_dir() else {}
+    if not present and not _has_subject_files(root, split):
+        where = f"no *-{split}.csv in {root}, nor {split} files in folders called like subjects"
+        if root.is_file():
+            where = f"one table of another split than {split}"
         raise DataError(
-            f"{dataset}: no *-{split}.csv in {root}, nor {split} files in folders called like subjects; give"
-            " a directory in the HAERAE-HUB/KMMLU layout, the hub id, or 'sample'"
+            f"{dataset}: {where}; give a directory in the HAERAE-HUB/KMMLU layout, the hub id, or 'sample'"
         )
     files = [(subject, present[subject.name]) for subject in wanted if subject.name in present]
     missing = [subject.name for subject in wanted if subject.name not in present]
-    if not missing:
-        return WithNotes(files, ())
+    wanted_layout = f"expected data/<Subject>-{split}.csv as in the HAERAE-HUB/KMMLU layout"
     problem = f"{dataset}: no {split} file for {_abbreviate_names(missing)}"
-    if split != "train" or not files:
-        raise DataError(f"{problem}; expected data/<Subject>-{split}.csv as in the HAERAE-HUB/KMMLU layout")
-    return WithNotes(files, (f"{problem}; continuing without",))
+    return WithNotes(files, _missing_notes(missing, bool(files), split, problem, wanted_layout))
+
+
+def _missing_notes(
+    missing: list[str], some_present: bool, split: str, problem: str, advice: str
+) -> tuple[str, ...]:
+    """A note if subjects of the train split are missing; DataError for those of another split."""
+    if not missing:
+        return ()
+    if split != "train" or not some_present:
+        raise DataError(f"{problem}; {advice}")
+    return (f"{problem}; continuing without",)
+
+
+def _read_whole(
+    dataset: str, paths: tuple[Path, ...], split: str, wanted: list[Subject]
+) -> WithNotes[pl.DataFrame]:
+    """The wanted subjects of a table that holds them all, each numbered in the table's order."""
+    table = _read_table(paths)
+    column = next((name for name in _CATEGORY_NAMES if name in table.columns), None)
+    if column is None:
+        raise DataError(
+            f"{paths[0]}: holds all subjects in one table, but no column {_CATEGORY_NAMES[0]} that tells them"
+            f" apart (has {', '.join(table.columns)}); add it, or give one file per subject"
+        )
+    if table[column].null_count():
+        row = table[column].is_null().arg_max()
+        raise DataError(f"{paths[0]} row {row}: {column} is empty; every question needs its subject")
+    spellings: dict[str, list[str]] = {}
+    for name in table[column].unique(maintain_order=True):
+        spellings.setdefault(_subject_of_category(name, paths[0], column), []).append(name)
+    frames = [
+        _read_subject(
+            f"{paths[0]} ({subject.name})",
+            table.filter(pl.col(column).is_in(spellings[subject.name])),
+            subject,
+            split,
+        )
+        for subject in wanted
+        if subject.name in spellings
+    ]
+    missing = [subject.name for subject in wanted if subject.name not in spellings]
+    problem = f"{dataset}: {paths[0].name} has no questions of {_abbreviate_names(missing)}"
+    return WithNotes(
+        pl.concat(frames) if frames else pl.DataFrame(),
+        _missing_notes(missing, bool(frames), split, problem, "name the others with --subjects"),
+    )
 
 
 def _dataset_folder(dataset: str, split: str, revision: str | None) -> Path:
     if dataset == "sample":
         return SAMPLE_DIR
     path = expand_path(dataset, "--dataset")
-    if path.is_dir():
+    if path.is_dir() or (path.is_file() and path.suffix.lower() in TABLE_ENDINGS):
         return path
     if path.exists() or dataset.startswith((".", "/", "~")) or dataset.count("/") != 1:
         raise DataError(
@@ -262,8 +326,7 @@ def _read_table(paths: tuple[Path, ...]) -> pl.DataFrame:
     return pl.concat(tables)
 
 
-def _read_subject(paths: tuple[Path, ...], subject: Subject, split: str) -> pl.DataFrame:
-    path, raw = paths[0], _read_table(paths)
+def _read_subject(path: str, raw: pl.DataFrame, subject: Subject, split: str) -> pl.DataFrame:
     if raw.is_empty():
         raise DataError(f"{path}: has column names but no questions; give the complete file, or remove it")
     raw = raw.with_columns(pl.col(name).fill_null("") for name in raw.columns)
@@ -291,7 +354,7 @@ def _read_subject(paths: tuple[Path, ...], subject: Subject, split: str) -> pl.D
     return frame
 
 
-def _refuse_bad_rows(path: Path, raw: pl.DataFrame, frame: pl.DataFrame) -> None:
+def _refuse_bad_rows(path: str, raw: pl.DataFrame, frame: pl.DataFrame) -> None:
     bad = frame.filter(pl.col("answer").is_null())
     if len(bad):
         row = bad["row"][0]

@@ -18,6 +18,7 @@ from typing import Any
 
 from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.errors import DataError, InstallError
+from kmmlu_fast.core.reading import MAX_JSON_BYTES, read_bytes
 
 _SAMPLE_BYTES = 1 << 20
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
@@ -84,7 +85,8 @@ def detect_encoding(path: Path, head: bytes) -> str:
         note_once(path, 'read as UTF-16 (Excel\'s "Unicode text")')
         return "utf-16"
     if not head.startswith(b"\xef\xbb\xbf") and head[:2000].count(0) > len(head[:2000]) // 4:
-        encoding = "utf-16-le" if head[1:2] == b"\0" else "utf-16-be"
+        low, high = head[:2000:2].count(0), head[1:2000:2].count(0)  # zeros are the high bytes of ASCII
+        encoding = "utf-16-le" if high > low else "utf-16-be"
         note_once(path, "read as UTF-16 without a byte-order mark")
         return encoding
     sample = head if len(head) < _SAMPLE_BYTES else head[: head.rfind(b"\n") + 1] or head[:-4]
@@ -122,6 +124,25 @@ def iter_text_lines(path: Path, encoding: str) -> Iterator[tuple[int, str | Data
         raise DataError(f"{path}: cannot be read to its end ({error})") from error
 
 
+def read_table_text(path: Path, most: int) -> str:
+    """A text table's whole text, at most ``most`` bytes, unpacked, in its encoding. Bytes that are not UTF-8
+    become U+FFFD in a UTF-8 file."""
+    encoding = detect_encoding(path, read_head(path))
+    if path.suffix.lower() not in COMPRESSED:
+        data = read_bytes(path, DataError, most)
+    else:
+        try:
+            with open_unpacked(path) as stream:
+                data = stream.read(most + 1)
+        except UNPACKING_ERRORS as error:
+            raise DataError(f"{path}: cannot be read to its end ({error})") from error
+        if len(data) > most:
+            raise DataError(f"{path}: unpacks to more than {most / 2**20:,.0f} MiB; split it")
+    if encoding == "utf-8-sig":
+        return data.decode(encoding, "replace")
+    return _decode_all(data, encoding, path)
+
+
 def read_all_text(path: Path, encoding: str, most: int) -> str:
     """The whole text, at most ``most`` bytes of it."""
     try:
@@ -135,6 +156,11 @@ def read_all_text(path: Path, encoding: str, most: int) -> str:
             " object per line (.jsonl)"
         )
     return _decode_all(data, encoding, path)
+
+
+def read_json_text(path: Path) -> str:
+    """The whole text of a JSON document, unpacked, in its encoding."""
+    return read_all_text(path, detect_encoding(path, read_head(path)), MAX_JSON_BYTES)
 
 
 def _decode_all(data: bytes, encoding: str, path: Path) -> str:

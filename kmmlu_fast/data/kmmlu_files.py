@@ -6,18 +6,21 @@ Layouts: ``data/<Subject>-<split>.csv`` (the hub's repository); otherwise CSV, P
 folder that is called like the subject: ``Law/test/0000.parquet`` and ``Law/kmmlu-test.parquet`` (the hub's
 Parquet copies), ``Law/test/data-00000-of-00001.arrow`` (``save_to_disk``),
 ``Law/0.0.0/<hash>/kmmlu-test.arrow`` (the cache of ``datasets``), ``Law/test-00000-of-00001.parquet``
-(``push_to_hub``).
+(``push_to_hub``). Or all subjects in one table, told by its column Category: such a file itself, or
+``test.csv``, ``test/data-00000-of-00001.arrow``, ``data/test-00000-of-00001.parquet`` in a directory.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from kmmlu_fast.core.errors import DataError
 from kmmlu_fast.data.subjects import Subject
 
-_ENDINGS = (".csv", ".parquet", ".arrow")
+SPLITS = ("train", "dev", "test")
+TABLE_ENDINGS = (".csv", ".parquet", ".arrow")
 _SHARD = re.compile(r"(?:-?\d+(?:-of-\d+)?)$")
 _MOST_FILES = 20_000
 
@@ -41,6 +44,35 @@ def find_kmmlu_files(root: Path, split: str, subjects: list[Subject]) -> dict[st
     return found
 
 
+def find_whole_files(root: Path, split: str) -> tuple[Path, ...]:
+    """The shards of a table that holds all subjects; () if there is none. DataError if there are several.
+
+    A file that names no split is the test split.
+    """
+    if root.is_file():
+        named = next((name for name in SPLITS if _names_split(root.stem.lower(), name)), "test")
+        return (root,) if named == split else ()
+    paths = [path for path, folders in _table_files(root) if _is_of_split(path, folders, split)]
+    if len({_series(path) for path in paths}) > 1:
+        raise DataError(
+            f"{root}: {paths[0].name} and {paths[-1].name} both look like its {split} split; keep one"
+        )
+    return tuple(sorted(paths))
+
+
+def _is_of_split(path: Path, folders: list[str], split: str) -> bool:
+    return split in folders or _names_split(path.stem.lower(), split)
+
+
+def _table_files(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Every table below the folder, with the folders it lies in, in lower case."""
+    for number, path in enumerate(root.rglob("*")):
+        if number >= _MOST_FILES:
+            raise DataError(f"{root}: holds more than {_MOST_FILES:,} files; give the folder of KMMLU itself")
+        if path.suffix.lower() in TABLE_ENDINGS and not path.name.startswith("cache-"):
+            yield path, [part.lower() for part in path.relative_to(root).parts[:-1]]
+
+
 def _series(path: Path) -> tuple[str, str]:
     """What the shards of one table share."""
     return str(path.parent), _SHARD.sub("", path.stem)
@@ -48,18 +80,13 @@ def _series(path: Path) -> tuple[str, str]:
 
 def _find_by_folder(root: Path, split: str, stems: set[str]) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
-    for number, path in enumerate(root.rglob("*")):
-        if number >= _MOST_FILES:
-            raise DataError(f"{root}: holds more than {_MOST_FILES:,} files; give the folder of KMMLU itself")
-        if path.suffix.lower() not in _ENDINGS or path.name.startswith("cache-"):
-            continue
-        folders = [part.lower() for part in path.relative_to(root).parts[:-1]]
+    for path, folders in _table_files(root):
         stem = path.stem.lower()
         by_name = stem.removesuffix(f"-{split}")
         subject = next((part for part in reversed(folders) if part in stems), None)
         if subject is None and by_name in stems and by_name != stem:
             found.setdefault(by_name, []).append(path)
-        elif subject is not None and (split in folders or _names_split(stem, split)):
+        elif subject is not None and _is_of_split(path, folders, split):
             found.setdefault(subject, []).append(path)
     return {subject: sorted(paths) for subject, paths in found.items()}
 

@@ -54,8 +54,8 @@ def column_value(row: Row, name: str, where: str) -> Any:
     if isinstance(inner, dict) and member in inner:
         return inner[member]
     raise DataError(
-        f"{where}: has no column {name!r} (has {', '.join(map(str, row))}); correct the declaration, or see"
-        " --check"
+        f"{where}: has no column {name!r} (has {', '.join(map(str, row))}); correct the declaration, and"
+        " look at it with python -m kmmlu_fast.exams --check FILE"
     )
 
 

@@ -44,6 +44,7 @@ class EngineKind:
     applies_adapters: bool = False  # True: serves adapters on a CPU too, as fast as the base
     loads_with_peft: bool = False  # True: PEFT applies adapters unmerged, so any kind of adapter works
     refused_adapter_modes: Mapping[str, str] = field(default_factory=dict)  # mode -> why, and what to do
+    keeps_special: bool = True  # writes special tokens into texts if asked to
     swap_problem: Callable[[EngineOptions], str] = _no_problem  # "" if weights can be written into it
 
 

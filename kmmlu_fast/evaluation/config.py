@@ -15,6 +15,7 @@ from kmmlu_fast.data.exam import DEFAULT_DATASET, DEFAULT_EXAM
 from kmmlu_fast.engines.config import EngineConfig
 from kmmlu_fast.engines.options import NF4_NAMES
 from kmmlu_fast.prompting.prompt_styles import PromptStyleName
+from kmmlu_fast.prompting.reasoning_parsers import parser_faults
 from kmmlu_fast.prompting.template_options import kwargs_as_texts, template_kwargs_faults
 
 
@@ -43,6 +44,7 @@ class EvalConfig(EngineConfig):
             "output_type",
             "rotations",
             "thinking",
+            "reasoning_parser",
             "chat_template",
             "chat_template_kwargs",
             "max_tokens",
@@ -159,7 +161,7 @@ class EvalConfig(EngineConfig):
         description=(
             "until-decided: adaptive finishes the base, then asks adapters first where an answer is likely to"
             " change, which takes about a third fewer questions; uniform: all alike; auto: adaptive if the"
-            " base is finished"
+            " base is finished, uniform about exactly (--population these) the questions of a small exam"
         ),
     )
     until_best: bool = Field(
@@ -210,6 +212,13 @@ class EvalConfig(EngineConfig):
         [], description="chat: variables of the template: NAME=VALUE,... such as thinking=false"
     )
     thinking: bool = Field(False, description="chat: enable thinking if the template has it")
+    reasoning_parser: str | None = Field(
+        None,
+        description=(
+            "cot, chat: how the model marks its thoughts, by vLLM's name, such as qwen3 or openai_gptoss;"
+            " default: told from the chat template"
+        ),
+    )
     output_dir: Path = Field(Path("runs"), description="root of the run directories")
     overwrite: bool = Field(False, description="replace an existing run directory")
     lang: Literal["en", "ko"] = Field("en", description="language of the terminal table")
@@ -230,12 +239,17 @@ class EvalConfig(EngineConfig):
         faults += template_kwargs_faults(self.chat_template_kwargs)
         if self.thinking and self.output_type != "cot":
             faults.append("--thinking goes with --output-type cot: letters are read without a thought")
+        if self.reasoning_parser is not None:
+            if self.output_type != "cot":
+                faults.append("--reasoning-parser goes with --output-type cot")
+            faults += parser_faults(self.reasoning_parser)
         if self.prompt_style not in (None, "chat"):
             faults += [
                 f"--{name} goes with --prompt-style chat, not {self.prompt_style}"
                 for name, used in (
                     ("chat-template", self.chat_template is not None),
                     ("chat-template-kwargs", bool(self.chat_template_kwargs)),
+                    ("reasoning-parser", self.reasoning_parser is not None),
                 )
                 if used
             ]

@@ -29,6 +29,7 @@ from kmmlu_fast.models import model as models
 from kmmlu_fast.models.adapters import adapter_warnings, load_adapters
 from kmmlu_fast.models.model import Model
 from kmmlu_fast.models.tokens import open_tokenizer
+from kmmlu_fast.prompting.cot import ChainOfThought
 from kmmlu_fast.prompting.method_choice import (
     PromptChecker,
     choose_method,
@@ -41,6 +42,7 @@ from kmmlu_fast.prompting.tokens import (
     TokenisedQuestion,
     check_prompt_lengths,
     longest_prompt_lengths,
+    most_exemplars_that_fit,
     tokenise_prompts,
 )
 
@@ -114,6 +116,7 @@ def _plan_exam(
     method, rendered, candidates, method_notes = choose_method(
         config, style, questions, exemplars, tokenizer, chat.stop_ids
     )
+    _check_special_tokens(config, method)
     template = method.wording_digest(tokenizer, thinking=config.thinking, varied_options=bool(exam_parts))
     notes += method_notes + template_mismatch_notes(adapters, template_digest(style, tokenizer))
     output_tokens = method.output_tokens
@@ -122,6 +125,12 @@ def _plan_exam(
     max_model_len = config.max_model_len
     if not max_model_len:
         max_model_len = _needed_context_tokens(max(lengths.values()) + output_tokens, model)
+    if not config.max_model_len and max(lengths.values()) + output_tokens > model.context_tokens:
+        room = model.context_tokens - output_tokens
+        long = [question for question in questions if lengths.get(question.question_id, 0) > room]
+        fitting = most_exemplars_that_fit(long, exemplars, method, tokenizer, room)
+        advice = _length_advice(fitting, config)
+        check_prompt_lengths(lengths, max_model_len, output_tokens, model.context_tokens, advice)
     check_prompt_lengths(lengths, max_model_len, output_tokens)
     shown = [exemplar for group in exemplars.values() for exemplar in group]
     parts = _fingerprint_parts(config, model, style, template, questions, shown, method)
@@ -150,6 +159,27 @@ def _plan_exam(
         parts=parts,
         notes=notes,
     )
+
+
+def _length_advice(fitting: int | None, config: EvalConfig) -> str:
+    """What to do about prompts that are too long, of which all fit with ``fitting`` exemplars."""
+    if fitting is not None:
+        return f"--num-fewshot {fitting} fits"
+    if config.output_type != "multiple_choice":
+        return "no number of exemplars fits: lower --max-tokens, or leave out such subjects with --subjects"
+    return "no number of exemplars fits: leave out such subjects with --subjects"
+
+
+def _check_special_tokens(config: EvalConfig, method: Method) -> None:
+    """ConfigError if thoughts are marked by special tokens and the engine leaves these out of its texts."""
+    if not isinstance(method, ChainOfThought) or not method.special_texts:
+        return
+    if not find_engine_kind(config.engine).keeps_special:
+        raise ConfigError(
+            f"--output-type cot: thoughts end in {method.parser.closers[0]}, a special token that"
+            f" --engine {config.engine} leaves out of its texts; use another engine, switch thinking off with"
+            " --chat-template-kwargs NAME=VALUE, or use --output-type multiple_choice"
+        )
 
 
 def _probe_token_ids(rendered: list[list[Prompt]], tokenizer: Any) -> list[list[int]]:

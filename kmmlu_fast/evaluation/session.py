@@ -29,6 +29,7 @@ from kmmlu_fast.evaluation.early_stopping.evaluation import EarlyStoppingEvaluat
 from kmmlu_fast.evaluation.open_engines import EngineManager, EngineOpener
 from kmmlu_fast.evaluation.plan import EvalPlan, make_eval_plans
 from kmmlu_fast.machine.extras import require_modules
+from kmmlu_fast.prompting.unfinished_thoughts import describe_unfinished_thoughts
 from kmmlu_fast.runs.layout import is_complete_run
 from kmmlu_fast.runs.metrics import Metrics
 from kmmlu_fast.runs.run import Run
@@ -212,11 +213,14 @@ class _ExamSession:
         counters = stats_between(before, engine.stats())
 
         def metrics(frame: pl.DataFrame) -> Metrics:
+            unfinished = describe_unfinished_thoughts(plan.method, frame)
+            for note in unfinished:
+                log_note(f"{name}: {note}")
             # For all questions, at the rate of those answered in this pass.
             seconds = len(frame) * speed["seconds"] / max(1, speed["questions"]) if pending else None
             direct_seconds = None if direct_sec is None else len(frame) * direct_sec
             return summarise_predictions(frame).add_parts(
-                notes=list(plan.notes),
+                notes=[*plan.notes, *unfinished],
                 speed={**speed, "questions_before": len(store.answered)},
                 engine=counters,
                 adapter_shift=shift,

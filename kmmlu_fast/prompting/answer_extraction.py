@@ -27,6 +27,7 @@ from dataclasses import dataclass
 
 from kmmlu_fast.core.schema import OPTION_LETTERS
 from kmmlu_fast.prompting.option_labels import FREE, MARKUP, PUNCTUATION, AnswerText, Options
+from kmmlu_fast.prompting.reasoning_parsers import ANY_PARSER, ReasoningParser
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,17 +163,17 @@ def extract_answer(
     text: str,
     options: Options | None = None,
     *,
-    thinking: bool = False,
-    thought_end: str = "</think>",
+    parser: ReasoningParser = ANY_PARSER,
+    in_thought: bool = False,
     ladder: dict[str, ExtractionRule] | None = None,
 ) -> ExtractedAnswer:
     """The letter that ``text`` settles on. ``options`` (A first) are needed to read an option's text.
 
-    Only the text after ``thought_end`` is read. With ``thinking``, a text without it has not finished
-    thinking and reads as nothing.
+    Only the text outside of its thoughts is read. With ``in_thought``, a text that closes none has not
+    finished thinking and reads as nothing.
     """
-    _, closed, answer = text.rpartition(thought_end)
-    if not closed and (thinking or "<think>" in text):
+    answer = parser.find_answer(text, in_thought)
+    if answer is None:
         return ExtractedAnswer(None, None)
     view = AnswerText(answer, options)
     for name, rung in (LADDER if ladder is None else ladder).items():

@@ -51,6 +51,7 @@ from kmmlu_fast.prompting.methods import MultipleChoice, generation_decoding
 from kmmlu_fast.prompting.predictions import make_prediction
 from kmmlu_fast.prompting.prompt_styles import find_prompt_style
 from kmmlu_fast.prompting.prompts import Prompt, render_prompt
+from kmmlu_fast.prompting.reasoning_parsers import ANY_PARSER, ReasoningParser, strip_texts
 
 DEFAULT_MAX_TOKENS = 512
 FORCED = "forced"
@@ -82,16 +83,19 @@ class ChainOfThought:
     force_letter_ids: tuple[int, ...]  # one per option of the question with the most options
     end_ids: tuple[int, ...] = ()  # end-of-turn tokens, cut off before forcing
     next_question_ids: tuple[int, ...] = ()  # tokens of the "next question" stop, cut off before forcing
-    think_end_ids: tuple[int, ...] = ()
+    think_end_ids: tuple[int, ...] = ()  # tokens that end an unfinished thought
     max_tokens: int = DEFAULT_MAX_TOKENS
     num_samples: int = 1
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 42
     below: float | None = None  # nats
-    thinking: bool = False  # only what follows ``thought_end`` is read
+    thinking: bool = False  # the model may think first: no stop strings, which a thought could hold
     thinking_flag: bool = False  # whether --thinking was given; a template may open a thought without it
-    thought_end: str = "</think>"
+    parser: ReasoningParser = ANY_PARSER
+    in_thought: bool = False  # a text that closes no thought is one
+    parser_matters: bool = False  # texts are read otherwise than by the thinking switch alone
+    special_texts: tuple[str, ...] = ()  # not empty: texts are written with their special tokens
     stop_ids: tuple[int, ...] = ()  # tokens to stop at besides the model's own
 
     @property
@@ -110,8 +114,10 @@ class ChainOfThought:
         decoding = generation_decoding(
             self.max_tokens, self.temperature, self.top_p, self.seed, self.num_samples, self.below
         )
-        if self.thinking and not self.thinking_flag:
-            decoding["open_thought"] = self.thought_end
+        if self.parser_matters:
+            decoding["reasoning_parser"] = self.parser.name
+        elif self.thinking and not self.thinking_flag:
+            decoding["open_thought"] = self.parser.closers[0]
         if self.stop_ids:
             decoding["stop_token_ids"] = list(self.stop_ids)
         return decoding
@@ -162,6 +168,7 @@ class ChainOfThought:
             stop=stops,
             include_stop=True,
             stop_ids=self.stop_ids,
+            keep_special=bool(self.special_texts),
         )
         return Request(
             question_id=question_id,
@@ -200,10 +207,15 @@ class ChainOfThought:
         """
         is_cut = completion.finish_reason == "length"
         ladder = {name: LADDER[name] for name in EXPLICIT} if is_cut else None
-        text = completion.text.removesuffix(NEXT_QUESTION)
-        return extract_answer(
-            text, options, thinking=self.thinking, thought_end=self.thought_end, ladder=ladder
-        )
+        answer = self.find_answer(completion.text)
+        if answer is None:
+            return ExtractedAnswer(None, None)
+        return extract_answer(answer.removesuffix(NEXT_QUESTION), options, ladder=ladder)
+
+    def find_answer(self, text: str) -> str | None:
+        """A generated text without its thoughts and special tokens; None if a thought is not finished."""
+        answer = self.parser.find_answer(text, self.in_thought)
+        return None if answer is None else strip_texts(answer, self.special_texts)
 
     def forcing_ids(self, completion: Completion) -> tuple[int, ...]:
         """The sample's own tokens without their end-of-turn or stop tokens, then the cue."""
@@ -213,7 +225,7 @@ class ChainOfThought:
         tail = len(self.next_question_ids)
         if tail and tuple(ids[-tail:]) == self.next_question_ids:
             del ids[-tail:]
-        if self.thinking and self.thought_end not in completion.text:
+        if self.think_end_ids and self.find_answer(completion.text) is None:
             ids += self.think_end_ids
         return (*ids, *self.force_ids)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.schema import LETTERS
-from kmmlu_fast.prompting.chat_template import find_chat_template
+from kmmlu_fast.prompting.chat_template import ChatTemplate, find_chat_template
 from kmmlu_fast.prompting.cot import DEFAULT_MAX_TOKENS, PROBE, ChainOfThought
 from kmmlu_fast.prompting.cot_wording import FORCE_CUE, NEXT_QUESTION
 from kmmlu_fast.prompting.methods import MultipleChoice
@@ -23,6 +23,13 @@ from kmmlu_fast.prompting.prompts import (
     encode_prompts,
     letter_tokens,
     render_prompt,
+)
+from kmmlu_fast.prompting.reasoning_parsers import (
+    ANY_PARSER,
+    ReasoningParser,
+    choose_parser,
+    find_parser,
+    is_closed,
 )
 from kmmlu_fast.prompting.thoughts import DEFAULT_THOUGHT
 
@@ -40,6 +47,7 @@ def build_chain_of_thought(
     thinking: bool = False,
     letters: Sequence[str] = LETTERS,
     stop_ids: Sequence[int] = (),
+    reasoning_parser: str | None = None,
 ) -> ChainOfThought:
     """The method for a tokenizer. ConfigError if a setting does not fit it."""
     is_chat = find_prompt_style(style).chat
@@ -48,11 +56,13 @@ def build_chain_of_thought(
             f"--thinking needs --prompt-style chat, not {style}, and a model with a chat template; leave it"
             " out"
         )
+    if reasoning_parser is not None and not is_chat:
+        raise ConfigError(
+            f"--reasoning-parser needs --prompt-style chat, not {style}, and a model with a chat template;"
+            " leave it out"
+        )
     chat = find_chat_template(tokenizer, thinking=thinking) if is_chat else None
-    is_thinking = thinking or (chat is not None and chat.is_thinking)
-    thought_end = ((chat and chat.thought) or DEFAULT_THOUGHT).closer
-    if is_thinking:
-        _check_thought_end(tokenizer, thought_end)
+    thoughts = _find_thoughts(tokenizer, chat, thinking, reasoning_parser)
     probe = [render_prompt(PROBE, [], style, tokenizer)]
     direct_letters = letter_tokens(tokenizer, probe, encode_prompts(tokenizer, probe), style, letters)
     if below is not None and direct_letters.ids is None:
@@ -64,8 +74,8 @@ def build_chain_of_thought(
     if not is_chat:
         next_question_ids = continuation_ids(tokenizer, _END, NEXT_QUESTION)
     thought_end_ids: list[int] = []
-    if is_thinking:
-        thought_end_ids = continuation_ids(tokenizer, _END, f"\n{thought_end}\n")
+    if thoughts.get("thinking"):
+        thought_end_ids = continuation_ids(tokenizer, _END, thoughts["parser"].finishing_text)
     return ChainOfThought(
         style=style,
         direct=MultipleChoice(style, direct_letters.ids) if direct_letters.ids else None,
@@ -81,24 +91,52 @@ def build_chain_of_thought(
         top_p=top_p,
         seed=seed,
         below=below,
-        thinking=is_thinking,
         thinking_flag=thinking,
-        thought_end=thought_end,
+        **thoughts,
     )
 
 
+_MARK = "KMQUESTIONKM"
 _END = Prompt("이다.", add_special_tokens=False)
 
 
-def _check_thought_end(tokenizer: Any, thought_end: str) -> None:
-    """ConfigError if generated texts do not show where a thought ends, since they have no special tokens."""
-    ids = continuation_ids(tokenizer, _END, thought_end)
-    if thought_end not in tokenizer.decode(ids, skip_special_tokens=True):
-        raise ConfigError(
-            f"--output-type cot: this model's thoughts end in {thought_end}, a special token that is not part"
-            " of generated texts, so its answers cannot be told from its thoughts; switch thinking off with"
-            " --chat-template-kwargs NAME=VALUE, or use --output-type multiple_choice"
-        )
+def _find_thoughts(
+    tokenizer: Any, chat: ChatTemplate | None, thinking: bool, name: str | None
+) -> dict[str, Any]:
+    """The fields of ``ChainOfThought`` that say how the model thinks."""
+    if chat is None:
+        return {"parser": ANY_PARSER}
+    parser = find_parser(name) if name else choose_parser(chat.compiled.source, chat.thought)
+    _, _, prompt_end = chat.render_prompt([{"role": "user", "content": _MARK}]).rpartition(_MARK)
+    closed = chat.thought is None and is_closed(parser, prompt_end)
+    hidden = not closed and _is_hidden(tokenizer, parser)
+    is_thinking = chat.is_thinking or (not closed and (name is not None or hidden or parser.always))
+    in_thought = chat.thought is not None or (is_thinking and not closed and not parser.unmarked)
+    as_before = (
+        not hidden
+        and is_thinking == in_thought == chat.is_thinking
+        and (not is_thinking or parser.closers[0] == (chat.thought or DEFAULT_THOUGHT).closer)
+        and not (is_thinking and parser.answer_marks)
+    )
+    return {
+        "parser": parser,
+        "thinking": is_thinking,
+        "in_thought": in_thought,
+        "parser_matters": not as_before,
+        "special_texts": tuple(tokenizer.all_special_tokens) if hidden else (),
+    }
+
+
+def _is_hidden(tokenizer: Any, parser: ReasoningParser) -> bool:
+    """Whether texts show where a thought begins or ends only with their special tokens."""
+    if parser is ANY_PARSER:
+        return False
+    for mark in (parser.openers[0], parser.closers[0]):
+        ids = continuation_ids(tokenizer, _END, mark)
+        with_special, without = (tokenizer.decode(ids, skip_special_tokens=skip) for skip in (False, True))
+        if mark in with_special and mark not in without:
+            return True
+    return False
 
 
 def _forcing_tokens(

@@ -60,6 +60,8 @@ class PromptSettings(Protocol):
     def cot_below(self) -> float | None: ...
     @property
     def thinking(self) -> bool: ...
+    @property
+    def reasoning_parser(self) -> str | None: ...
 
 
 def choose_style(config: PromptSettings, adapters: list[Adapter], tokenizer: Any) -> str:
@@ -129,12 +131,13 @@ def choose_method(
             thinking=config.thinking,
             letters=letters_for_most_options(questions),
             stop_ids=stop_ids,
+            reasoning_parser=config.reasoning_parser,
         )
         ids = reasoning.force_letter_ids
         if reasoning.thinking and not config.thinking:
             notes.append(
                 "the chat template lets the model think before it answers: what follows"
-                f" {reasoning.thought_end} is read; give enough --max-tokens"
+                f" {reasoning.parser.closers[0]} is read; give enough --max-tokens"
             )
     else:
         count = _rotation_count(config.rotations, questions)

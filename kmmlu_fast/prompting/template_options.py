@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.reading import expand_path, read_text
-from kmmlu_fast.prompting.chat_template import BUILT_IN, TemplateOptions
+from kmmlu_fast.prompting.chat_template import BUILT_IN, TemplateOptions, open_chat_template
 
 # What a template is given by the program; a user's value would break the rendering.
 _RESERVED = frozenset({"messages", "add_generation_prompt", "tools", "documents", "strftime_now"})
@@ -74,12 +75,46 @@ def choose_template_options(template: str | None, kwargs: Sequence[str], tokeniz
     return TemplateOptions(source=_find_source(template, tokenizer), origin=origin, variables=variables)
 
 
+@dataclass(frozen=True, slots=True)
+class _AnyTokenizer:
+    """What a template needs of a tokenizer that is not loaded yet."""
+
+    chat_template: None = None
+    special_tokens_map: Mapping[str, str] = field(
+        default_factory=lambda: {
+            "bos_token": "<s>",
+            "eos_token": "</s>",
+            "pad_token": "<pad>",
+            "unk_token": "<unk>",
+        }
+    )
+
+
+def check_template_file(template: str, kwargs: Sequence[str]) -> None:
+    """ConfigError for a file that is missing or cannot be used as a template, before a tokenizer is loaded.
+    Names of the tokenizer's own templates pass.
+    """
+    source = _read_template_file(template)
+    if source is None:
+        if "/" in template or template.endswith((".jinja", ".jinja2", ".j2", ".txt", ".json")):
+            raise ConfigError(f"--chat-template {template}: no such file; names are {', '.join(BUILT_IN)}")
+        return
+    variables = parse_template_kwargs(kwargs)
+    options = TemplateOptions(source=source, origin=f"--chat-template {template}", variables=variables)
+    open_chat_template(_AnyTokenizer(), options)
+
+
+def _read_template_file(template: str) -> str | None:
+    path = expand_path(template, "--chat-template")
+    return read_text(path, ConfigError) if path.is_file() else None
+
+
 def _find_source(template: str, tokenizer: Any) -> str:
     own = getattr(tokenizer, "chat_template", None)
     named: dict[str, str] = {**BUILT_IN, **(own if isinstance(own, Mapping) else {})}
-    path = expand_path(template, "--chat-template")
-    if path.is_file():
-        return read_text(path, ConfigError)
+    source = _read_template_file(template)
+    if source is not None:
+        return source
     if template in named:
         return named[template]
     raise ConfigError(

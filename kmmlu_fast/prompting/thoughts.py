@@ -30,10 +30,13 @@ THOUGHTS = (
     Thought("<thought>", "</thought>"),
     Thought("<reasoning>", "</reasoning>"),
     Thought("<seed:think>", "</seed:think>"),
+    Thought("<mm:think>", "</mm:think>"),  # MiniMax M3
     Thought("[THINK]", "[/THINK]"),  # Magistral
     Thought("◁think▷", "◁/think▷"),  # Kimi
     Thought("<|START_THINKING|>", "<|END_THINKING|>"),  # Command A
     Thought("<|begin_of_thought|>", "<|end_of_thought|>"),
+    Thought("<|plamo:begin_think:plamo|>", "<|plamo:end_think:plamo|>"),
+    Thought("<|open|>think<|sep|>", "<|close|>think<|sep|>"),  # Kimi K3
     Thought("<|channel>thought", "<channel|>"),  # Gemma 4
     Thought("<|channel|>analysis<|message|>", "<|end|>"),  # gpt-oss
 )

@@ -121,14 +121,44 @@ def longest_prompt_lengths(
     return lengths
 
 
-def check_prompt_lengths(lengths: Mapping[str, int], max_model_len: int, output_tokens: int) -> None:
-    """ConfigError if a prompt (tokens by question id) does not fit, naming the longest: nothing is cut."""
+def check_prompt_lengths(
+    lengths: Mapping[str, int],
+    max_model_len: int,
+    output_tokens: int,
+    positions: int | None = None,
+    advice: str = "lower --num-fewshot or --max-tokens",
+) -> None:
+    """ConfigError if a prompt (tokens by question id) does not fit, naming the longest: nothing is cut.
+    ``positions``: how many tokens the model can take, which --max-model-len cannot raise.
+    """
     longest = max(lengths, key=lambda question_id: lengths[question_id], default=None)
-    if longest is not None and lengths[longest] + output_tokens > max_model_len:
-        tokens = lengths[longest]
-        over = sum(count + output_tokens > max_model_len for count in lengths.values())
-        raise ConfigError(
-            f"{longest}: prompt of {tokens} tokens + {output_tokens} to generate is over the context of"
-            f" {max_model_len} ({over} such questions); raise --max-model-len to {tokens + output_tokens}, or"
-            " lower --num-fewshot or --max-tokens"
-        )
+    if longest is None or lengths[longest] + output_tokens <= max_model_len:
+        return
+    needed = lengths[longest] + output_tokens
+    over = sum(count + output_tokens > max_model_len for count in lengths.values())
+    problem = f"{longest}: prompt of {lengths[longest]} tokens + {output_tokens} to generate is over"
+    if positions is not None and needed > positions:
+        raise ConfigError(f"{problem} the model's {positions} positions ({over} such questions); {advice}")
+    raise ConfigError(
+        f"{problem} the context of {max_model_len} ({over} such questions); raise --max-model-len to"
+        f" {needed}, or {advice}"
+    )
+
+
+def most_exemplars_that_fit(
+    questions: Sequence[Question],
+    exemplars: Mapping[str, Sequence[Question]],
+    method: Method,
+    tokenizer: Any,
+    room: int,
+) -> int | None:
+    """The largest number of exemplars, fewer than these, with which no prompt has more than ``room`` tokens;
+    None if none does.
+    """
+    for count in range(max(map(len, exemplars.values()), default=0) - 1, -1, -1):
+        fewer = {subject: group[:count] for subject, group in exemplars.items()}
+        rendered = render_all_prompts(questions, fewer, method, tokenizer)
+        lengths = longest_prompt_lengths(questions, rendered, tokenizer, room)
+        if max(lengths.values(), default=0) <= room:
+            return count
+    return None

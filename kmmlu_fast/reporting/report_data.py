@@ -15,6 +15,7 @@ from kmmlu_fast.analysis.comparison import ComparisonSettings, PairComparison
 from kmmlu_fast.analysis.exam_comparison import ExamRow
 from kmmlu_fast.analysis.headline import Headline, compute_headline
 from kmmlu_fast.analysis.key_audit import MIN_RUNS, KeyAudit, audit_key
+from kmmlu_fast.analysis.ranking import RankInterval, rank_runs
 from kmmlu_fast.analysis.recipes import RecipeEffect
 from kmmlu_fast.reporting.inputs import select_exam_runs
 from kmmlu_fast.reporting.pairs import (
@@ -41,6 +42,7 @@ class ReportData:
     others: list[Run] = field(default_factory=list)  # runs of the other exams
     questions: pl.DataFrame | None = None  # the dataset's frame: texts, human accuracy
     key_audit: KeyAudit | None = None
+    ranks: list[RankInterval] = field(default_factory=list)  # [] for fewer than three runs with answers
 
     @property
     def base(self) -> Run:
@@ -67,6 +69,7 @@ def report_data_from_pairs(
         settings=settings,
         pairs=pairs,
         headlines=[compute_headline(run, settings.overlap, settings.sizes) for run in runs],
+        ranks=rank_runs(runs, {pair.second: pair.p_holm for pair in pairs}),
     )
 
 

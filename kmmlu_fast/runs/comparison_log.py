@@ -3,7 +3,8 @@ error level.
 
 In: a base's run directory, comparisons. Out: ``peeks.json`` in that directory, one entry per adapter and kind
 of comparison. Early and full comparisons share it: the best of six adapters tried on test is also the
-luckiest, however each was tried. Knows nothing of statistics: the level comes from the caller.
+luckiest, however each was tried. Commands that run at the same time write one after the other. Knows nothing
+of statistics: the level comes from the caller.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from typing import Literal
 
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.core.files import write_bytes_atomically
+from kmmlu_fast.core.locks import Lock, acquire_lock
 from kmmlu_fast.core.reading import parse_json, read_text
 from kmmlu_fast.runs.run import Run
 
 FILE = "peeks.json"
+_WAIT_SEC = 30.0  # a writer holds the lock for milliseconds
 Kind = Literal["full", "early", "recipe"]
 
 
@@ -105,7 +108,26 @@ def log_comparisons(
     Returns the whole log.
 
     A directory that cannot be written is skipped: only the log so far and these comparisons then count.
+    RunError if another command keeps the log locked.
     """
+    with _lock_log(folder):
+        return _log_locked(folder, comparisons, level_rule)
+
+
+def _lock_log(folder: Path | None) -> Lock | contextlib.nullcontext[None]:
+    """Two commands that read the same log would each spend the error budget that is left for one."""
+    if folder is None:
+        return contextlib.nullcontext()
+    in_use = RunError(f"{folder / FILE}: another command has kept it locked; wait for it, or end it")
+    try:
+        return acquire_lock(folder / f".{FILE}.lock", in_use, wait_sec=_WAIT_SEC)
+    except OSError:  # cannot be written, so nothing is logged
+        return contextlib.nullcontext()
+
+
+def _log_locked(
+    folder: Path | None, comparisons: Sequence[LoggedComparison], level_rule: LevelRule
+) -> list[LoggedComparison]:
     before = read_comparison_log(folder)
     given = {entry.key: entry for entry in comparisons}
     entries = []

@@ -226,7 +226,8 @@ class RunStore:
             self.flush()
 
     def flush(self) -> None:
-        """Write the buffered predictions as one part."""
+        """Write the buffered predictions as one part. RunError if another machine has taken the run over."""
+        self._lock.refuse_if_lost()
         if self._buffer:
             path = self._parts / f"part-{self._next:05d}.parquet"
             write_parquet_atomically(path, predictions_frame(self._buffer))

@@ -98,16 +98,22 @@ def ask_texts(
 
 @contextmanager
 def reference_engine(
-    model: Model, adapter: Adapter, context_tokens: int, quantization: str | None
+    model: Model,
+    adapters: Sequence[Adapter],
+    context_tokens: int,
+    quantization: str | None = None,
+    merged: str | None = None,
 ) -> Iterator[Engine]:
-    """transformers with the adapter beside the base, as PEFT applies it; ``quantization`` nf4: as trained."""
+    """transformers with the adapter beside the base, as PEFT applies it; ``quantization`` nf4: as trained;
+    ``merged``: the directory of a merged copy, in the base's place.
+    """
     config = EngineConfig(
         model=model.path,
         engine="transformers",
         quantization=quantization,
         trust_remote_code=model.trust_remote_code,
     )
-    engine = open_engine(config, model, [adapter], context_tokens)
+    engine = open_engine(config, model, list(adapters), context_tokens, merged)
     try:
         yield engine
     finally:

@@ -13,6 +13,7 @@ from pydantic import Field, PositiveInt, model_validator
 from kmmlu_fast.command.flags import Config
 from kmmlu_fast.prompting.prompt_styles import PromptStyleName
 from kmmlu_fast.shipping.llama_tools import KINDS
+from kmmlu_fast.shipping.published_texts import is_local_path
 
 
 class ExportConfig(Config):
@@ -69,7 +70,7 @@ class ExportConfig(Config):
         if unknown:
             faults.append(f"--quantize {', '.join(unknown)}: allowed are {', '.join(KINDS)}")
         if self.quantize and self.to != "gguf":
-            faults.append("--quantize goes with --to gguf (vLLM quantises while loading: --quantization)")
+            faults.append("--quantize goes with --to gguf; vLLM quantises while loading: eval --quantization")
         if self.name is not None and ("/" in self.name or self.name.startswith(".") or not self.name.strip()):
             faults.append("--name is part of a file's name: letters, digits, '-', '_' and '.'")
         if faults:
@@ -147,7 +148,7 @@ class PushConfig(Config):
     positional: ClassVar[str | None] = "directory"
     groups: ClassVar[dict[str, tuple[str, ...]]] = {
         "content": ("run", "licence"),
-        "hub": ("repo", "private", "dry_run", "staging"),
+        "hub": ("repo", "base", "private", "dry_run", "staging"),
     }
     first: ClassVar[tuple[str, ...]] = ("repo", "run", "dry_run")
     examples: ClassVar[tuple[str, ...]] = (
@@ -164,6 +165,13 @@ class PushConfig(Config):
     licence: str | None = Field(
         None, description="licence in the card's metadata, such as gemma or apache-2.0"
     )
+    base: str | None = Field(
+        None,
+        description=(
+            "name of the adapter's base on the hub, ORG/NAME, which replaces the path of a local base in what"
+            " is published"
+        ),
+    )
     private: bool = Field(False, description="create the repository as a private one")
     dry_run: bool = Field(False, description="write what would be pushed to --staging, and stop")
     staging: Path = Field(Path("ship/push"), description="with --dry-run: directory to create")
@@ -175,6 +183,8 @@ class PushConfig(Config):
             faults.append("push takes one directory, such as ship/merged")
         if self.repo.count("/") != 1 or not all(part.strip() for part in self.repo.split("/")):
             faults.append(f"--repo {self.repo!r}: give ORG/NAME")
+        if self.base is not None and is_local_path(self.base):
+            faults.append(f"--base {self.base!r}: is a place on this machine; give its name on the hub")
         if faults:
             raise ValueError("; ".join(faults))
         return self

@@ -57,7 +57,7 @@ class Measurements:
     """Everything measured of one artefact; None if it could not be."""
 
     quantisation: str | None
-    initialisation: str = ""
+    initialisation: str = ""  # of the adapter, if it holds W + s·B·A although that changed W
     texts: TextComparison | None = None
     settings: tuple[str, ...] = ()
     weights: WeightComparison | None = None

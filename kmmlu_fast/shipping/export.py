@@ -17,7 +17,7 @@ from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.errors import ConfigError, EngineError
 from kmmlu_fast.core.files import make_slug, remove_tree, sync_folder, write_bytes_atomically
 from kmmlu_fast.core.files import write_json_atomically as write_json
-from kmmlu_fast.core.locks import acquire_lock
+from kmmlu_fast.core.locks import acquire_lock, sweep_lock
 from kmmlu_fast.core.progress import report_wait
 from kmmlu_fast.core.version import __version__
 from kmmlu_fast.machine.environment import package_version
@@ -57,7 +57,9 @@ def export_adapter(config: ExportConfig) -> Export:
     converter = find_converter(config.converter) if config.to != "merged" else None
     quantised = [kind for kind in config.kinds if kind not in UNQUANTISED]
     quantizer = find_quantizer(config.converter) if config.to == "gguf" and quantised else None
+    lock = config.out.parent / f".{config.out.name}.lock"
     if config.out.exists() or config.out.is_symlink():
+        sweep_lock(lock)
         raise ConfigError(f"--out {config.out}: exists; give a directory that does not")
     source = load_shipping_source(config.adapter[0], config.model, config.revision, config.trust_remote_code)
     if source.initialisation:
@@ -70,7 +72,7 @@ def export_adapter(config: ExportConfig) -> Export:
         config.out.parent.mkdir(parents=True, exist_ok=True)
         _check_disk(config, source)
         in_use = ConfigError(f"--out {config.out}: another export is writing it; wait for it")
-        with acquire_lock(config.out.parent / f".{config.out.name}.lock", in_use):
+        with acquire_lock(lock, in_use):
             return _write_whole(config, source, converter, quantizer)
     except OSError as error:
         raise ConfigError(

@@ -8,6 +8,7 @@ measurements. Knows nothing of how results are printed.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,17 @@ from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.errors import ConfigError, EngineError, KmmluError
 from kmmlu_fast.core.notes import log_as_warnings
 from kmmlu_fast.core.progress import report_wait
-from kmmlu_fast.core.schema import Completion, Question
+from kmmlu_fast.core.schema import Adapter, Completion, Question
 from kmmlu_fast.core.untrusted_text import one_line
 from kmmlu_fast.data.dataset import kmmlu_questions_from_frame, permute_questions, read_frame
+from kmmlu_fast.engines.protocol import Engine
 from kmmlu_fast.machine.extras import require_modules
 from kmmlu_fast.models.adapters import adapter_way_problem
 from kmmlu_fast.models.deltas import read_lora_deltas
 from kmmlu_fast.models.gguf import read_gguf_file
 from kmmlu_fast.models.llama_cpp import GgufTokenizer
+from kmmlu_fast.models.merging import merge_adapter
+from kmmlu_fast.models.model import Model
 from kmmlu_fast.shipping.answers import (
     GatePrompts,
     artefact_engine,
@@ -46,6 +50,7 @@ from kmmlu_fast.shipping.weights import WeightComparison, compare_weights
 
 FIRST_QUESTIONS = 40
 _TEXTS_COMPARED = 20
+_PLAIN_SUM = 0.1  # how far from 1 the slopes of W + s·B·A may be
 _MARKS = ("<|", "|>", "<start_of_turn>", "<end_of_turn>", "[INST]", "### Instruction", "</s>")
 
 
@@ -159,7 +164,7 @@ def _compare_files(
     artefact: Artefact, source: ShippingSource, tokenizer: Any, stops: StopIds, prompts: GatePrompts
 ) -> Measurements:
     """Everything that is read from files: tokenizer, settings, weights."""
-    measured = Measurements(quantisation=artefact.quantisation, initialisation=source.initialisation)
+    measured = Measurements(quantisation=artefact.quantisation)
     if artefact.kind == "server" or artefact.path is None:
         return measured
     with report_wait(f"check: reading {artefact.name}"):
@@ -171,12 +176,23 @@ def _compare_files(
         finally:
             if isinstance(other, GgufTokenizer):
                 other.close()
+        weights = _compare_artefact_weights(artefact, source)
+        if source.initialisation:
+            # W + s·B·A on the published weights is the fault; a right merge is not of that form.
+            measured = replace(measured, initialisation=_plain_sum(weights) and source.initialisation)
+            weights = None
         return replace(
             measured,
             texts=texts,
             settings=tuple(_differing_settings(artefact, source)),
-            weights=_compare_artefact_weights(artefact, source),
+            weights=weights,
         )
+
+
+def _plain_sum(weights: WeightComparison | None) -> str:
+    """Not empty if every changed module holds the base's weights and the adapter's change."""
+    slopes = [each.slope for each in weights.changed if each.slope is not None] if weights else []
+    return "yes" if slopes and all(abs(slope - 1) < _PLAIN_SUM for slope in slopes) else ""
 
 
 def _differing_settings(artefact: Artefact, source: ShippingSource) -> list[str]:
@@ -204,27 +220,43 @@ def _ask_reference(
     config: CheckConfig, source: ShippingSource, prompts: GatePrompts, korean: int
 ) -> tuple[_Reference, LetterComparison | None]:
     model, adapter = source.model, source.adapter
+    # PEFT changes the base's weights when it loads an adapter that was initialised from them: the two are
+    # asked one after the other, the adapter in a merged copy.
+    beside = None if adapter_way_problem(adapter.path, "unmerged") else adapter
     with (
         report_wait(f"check: asking {model.name} with and without {adapter.name}"),
-        reference_engine(model, adapter, prompts.context_tokens, None) as engine,
+        _served_engine(model, adapter, beside, prompts.context_tokens) as engine,
     ):
-        base = ask_letters(engine, prompts)
-        served = ask_letters(engine, prompts, adapter=adapter)
+        served = ask_letters(engine, prompts, adapter=beside)
         texts = None
         if config.generations:
-            texts = _text_statistics(ask_texts(engine, prompts, config.generations, adapter))
+            texts = _text_statistics(ask_texts(engine, prompts, config.generations, beside))
+        base = ask_letters(engine, prompts) if beside else None
+    if base is None:
+        with reference_engine(model, [], prompts.context_tokens) as engine:
+            base = ask_letters(engine, prompts)
     trained = None
     if config.trained_reference:
         require_modules("--trained-reference", "bitsandbytes")
         with (
             report_wait(f"check: asking nf4 {model.name} with {adapter.name}"),
-            reference_engine(model, adapter, prompts.context_tokens, "nf4") as engine,
+            reference_engine(model, [adapter], prompts.context_tokens, "nf4") as engine,
         ):
             in_four_bit = ask_letters(engine, prompts, korean, adapter)
         keys = prompts.keys[:korean]
         trained = compare_letters(base[:korean], in_four_bit, served[:korean], keys)
     reference = _Reference(prompts=prompts, korean=korean, base=base, served=served, texts=texts)
     return reference, trained
+
+
+def _served_engine(
+    model: Model, adapter: Adapter, beside: Adapter | None, context_tokens: int
+) -> AbstractContextManager[Engine]:
+    """What is served: the adapter beside its base, or in a merged copy."""
+    if beside:
+        return reference_engine(model, [beside], context_tokens)
+    copy = merge_adapter(model, adapter, "auto")
+    return reference_engine(model, [], context_tokens, merged=str(copy))
 
 
 def _check_artefact(

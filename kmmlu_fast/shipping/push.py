@@ -17,13 +17,15 @@ from typing import Any
 from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.errors import ConfigError, RunError
 from kmmlu_fast.core.files import distinct_slugs, remove_tree, sync_folder
-from kmmlu_fast.core.locks import acquire_lock
+from kmmlu_fast.core.locks import acquire_lock, sweep_lock
 from kmmlu_fast.core.reading import expand_path
 from kmmlu_fast.core.untrusted_text import one_line
 from kmmlu_fast.runs.run import Run
 from kmmlu_fast.runs.store import load_run_directory
 from kmmlu_fast.shipping.bundle import make_bundle
 from kmmlu_fast.shipping.config import PushConfig
+from kmmlu_fast.shipping.eval_results import make_eval_results
+from kmmlu_fast.shipping.published_texts import publish_card, publish_texts
 
 BUNDLES = "evaluation"
 CARD = "README.md"
@@ -47,12 +49,8 @@ def push_directory(config: PushConfig) -> Push:
         raise ConfigError(f"{folder}: no such directory; give an export's or an adapter's")
     runs = [load_run_directory(expand_path(run, "--run")) for run in config.run]
     written = _written_files(config, folder, runs)
-    weights = [path for path in _published_files(folder) if path.name != CARD]
+    weights = [path for path in _published_files(folder) if str(path.relative_to(folder)) not in written]
     names = sorted({*written, *(str(path.relative_to(folder)) for path in weights)})
-    log_note(
-        f"push: {_HUB} is not a registered benchmark of the hub, so .eval_results/*.yaml is not written; the"
-        " numbers are in the card's model-index"
-    )
     if config.dry_run:
         _write_staging(config.staging, folder, weights, written)
         return Push(tuple(names), None)
@@ -61,11 +59,23 @@ def push_directory(config: PushConfig) -> Push:
 
 def _written_files(config: PushConfig, folder: Path, runs: list[Run]) -> dict[str, bytes]:
     """The card and the bundles, by their path in the repository."""
-    files = {CARD: publication_card(config, folder, runs).encode("utf-8", "replace")}
+    files = publish_texts(
+        folder, [path for path in _published_files(folder) if path.name != CARD], config.base
+    )
+    files[CARD] = publish_card(publication_card(config, folder, runs), folder, config.base)
     for slug, run in zip(distinct_slugs(run.state for run in runs), runs, strict=True):
         for name, data in make_bundle(run).items():
             files[f"{BUNDLES}/{slug}/{name}"] = data
+    if runs:
+        results, sentence = make_eval_results(runs[-1], _data_set_of(runs[-1]))
+        log_note(f"push: {sentence}")
+        files |= results
     return files
+
+
+def _data_set_of(run: Run) -> str:
+    """The hub id of the exam's rows, or the exam's name."""
+    return _HUB if run.exam == "kmmlu" else run.exam
 
 
 def _published_files(folder: Path) -> Iterator[Path]:
@@ -83,6 +93,8 @@ def publication_card(config: PushConfig, folder: Path, runs: list[Run]) -> str:
     old = folder / CARD
     card = ModelCard(old.read_text("utf-8", "replace") if old.is_file() else f"---\n---\n# {config.repo}\n")
     data: Any = ModelCardData(**{**card.data.to_dict(), "model_name": config.repo.partition("/")[2]})
+    if config.base:
+        data.base_model = config.base
     if config.licence:
         data.license = config.licence
     data.tags = sorted({*(data.tags or []), "kmmlu-fast"})
@@ -97,7 +109,7 @@ def _eval_result(run: Run, kind: str) -> Any:
     return EvalResult(
         task_type="multiple-choice",
         task_name="multiple choice",
-        dataset_type=_HUB if run.exam == "kmmlu" else run.exam,
+        dataset_type=_data_set_of(run),
         dataset_name=run.exam_title,
         dataset_split=str((run.config.get("config") or {}).get("split", "test")),
         dataset_args={
@@ -132,13 +144,15 @@ def _runs_text(runs: list[Run]) -> str:
 
 def _write_staging(target: Path, folder: Path, weights: list[Path], written: dict[str, bytes]) -> None:
     """Write the repository's contents into a new directory: all of it or nothing."""
+    lock = target.parent / f".{target.name}.lock"
     if target.exists() or target.is_symlink():
+        sweep_lock(lock)
         raise ConfigError(f"--staging {target}: exists; give a directory that does not")
     partial = target.with_name(f".{target.name}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         in_use = ConfigError(f"--staging {target}: another push is writing it; wait for it")
-        with acquire_lock(target.parent / f".{target.name}.lock", in_use):
+        with acquire_lock(lock, in_use):
             remove_tree(partial)
             try:
                 for name, data in written.items():

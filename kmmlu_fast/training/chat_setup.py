@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.digests import text_digest
 from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.core.files import read_json, write_bytes_atomically, write_json_atomically
@@ -27,7 +28,8 @@ from kmmlu_fast.prompting.chat_template import (
     template_source,
 )
 from kmmlu_fast.prompting.prompt_styles import find_prompt_style
-from kmmlu_fast.prompting.template_options import choose_template_options
+from kmmlu_fast.prompting.template_options import check_template_file, choose_template_options
+from kmmlu_fast.prompting.thoughts import find_switch
 from kmmlu_fast.training.config import TrainConfig
 from kmmlu_fast.training.stop_tokens import StopTokens, TrainingTokenizer, as_training_tokenizer
 
@@ -77,29 +79,50 @@ class ChatSetup:
         return parts
 
 
+def check_chat_flags(config: TrainConfig, rows: Sequence[SftRow | TrainingRow]) -> None:
+    """TrainError or ConfigError for --chat-template and its variables, as far as they can be judged before
+    Unsloth and a tokenizer are loaded.
+    """
+    if config.chat_template is None and not config.chat_template_kwargs:
+        return
+    if not _is_template_used(config, rows):
+        raise TrainError(
+            "--chat-template and --chat-template-kwargs are for conversations and --prompt-style chat; these"
+            f" rows are worded by the style {config.prompt_style}: leave them out"
+        )
+    if config.chat_template is not None:
+        check_template_file(config.chat_template, config.chat_template_kwargs)
+
+
+def _is_template_used(config: TrainConfig, rows: Sequence[SftRow | TrainingRow]) -> bool:
+    has_chats = any(
+        isinstance(row, TrainingRow) and row.item is None and row.document is None for row in rows
+    )
+    style_is_given = "prompt_style" in config.model_fields_set
+    return find_prompt_style(config.prompt_style).chat or (has_chats and not style_is_given)
+
+
 def prepare_chat(
     config: TrainConfig, model: Model, tokenizer: Any, rows: Sequence[SftRow | TrainingRow]
 ) -> ChatSetup:
     """The template of the flags, else the model's, else ``plain``. TrainError or ConfigError if a flag would
     be without effect, or if nothing can end an answer.
     """
+    check_chat_flags(config, rows)
     options = choose_template_options(config.chat_template, config.chat_template_kwargs, tokenizer)
-    has_chats = any(
-        isinstance(row, TrainingRow) and row.item is None and row.document is None for row in rows
-    )
-    by_style = find_prompt_style(config.prompt_style).chat
-    style_is_given = "prompt_style" in config.model_fields_set
-    is_used = by_style or (has_chats and not style_is_given)
-    if not is_used and (config.chat_template is not None or config.chat_template_kwargs):
-        raise TrainError(
-            "--chat-template and --chat-template-kwargs are for conversations and --prompt-style chat; these"
-            f" rows are worded by the style {config.prompt_style}: leave them out"
-        )
+    is_used = _is_template_used(config, rows)
     base_stop_ids = find_stop_ids(model, tokenizer)
     chat_tokenizer = as_training_tokenizer(tokenizer, options, base_stop_ids)
     if not is_used:
         return ChatSetup(tokenizer=chat_tokenizer, is_used=False, warnings=[], base_stop_ids=base_stop_ids)
     chat, stops = find_chat_template(chat_tokenizer), chat_tokenizer.stops
+    switch = find_switch(chat.compiled.variables)
+    if switch is not None:
+        value = chat.variables.get(switch, "the template's default")
+        log_note(
+            f"note: {chat.origin} has the switch {switch}: {value} for chats and questions, and in"
+            f" evaluation; change it with --chat-template-kwargs {switch}=true or false"
+        )
     return ChatSetup(
         tokenizer=chat_tokenizer,
         is_used=True,

@@ -19,7 +19,21 @@ from kmmlu_fast.core.untrusted_text import one_line
 from kmmlu_fast.training.held_out import HeldOutMeasurement
 from kmmlu_fast.training.monitor import Monitor
 
+_WEIGHT_BYTES = 4
 COMPLETE = "complete.json"  # written last: a folder without it was interrupted
+
+
+def require_disk_room(output_dir: Path, trainable: int, optimiser_bytes: int) -> None:
+    """TrainError if the disk cannot hold what every training writes: a checkpoint (weights in float32 and the
+    optimiser's state) and the adapter. Several checkpoints take more.
+    """
+    needed = 2 * trainable * _WEIGHT_BYTES + optimiser_bytes
+    free = shutil.disk_usage(output_dir).free
+    if free < needed:
+        raise TrainError(
+            f"--output-dir {output_dir}: a checkpoint and the adapter need {needed / 2**20:,.1f} MiB, its"
+            f" disk has {free / 2**20:,.1f} MiB free; free space, give a smaller --r, or write elsewhere"
+        )
 
 
 def last_checkpoint(work_dir: Path) -> Path | None:

@@ -8,13 +8,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, PositiveInt, model_validator
 
 from kmmlu_fast.command.flags import Config
 from kmmlu_fast.data.exam import DEFAULT_DATASET
 from kmmlu_fast.models.model import DEFAULT_MODEL
 from kmmlu_fast.prompting.prompt_styles import PromptStyleName
 from kmmlu_fast.prompting.template_options import kwargs_as_texts, template_kwargs_faults
+from kmmlu_fast.training.library_names import (
+    check_optimiser_name,
+    check_scheduler_name,
+    check_tracker_names,
+)
 
 PLANNED_DATA = "data/sft.jsonl"
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -42,6 +47,8 @@ _FREE = frozenset(
         "guard",
     }
 )
+# Settings that change nothing that is computed but the rounding of a sum: --resume may give others.
+FREE_ON_RESUME = frozenset({"micro_batch", "measure_every", "save_every", "early_stopping"})
 # Settings added later: omitted at their default, so that an older training can still be resumed.
 _LATER = frozenset(
     {
@@ -211,7 +218,11 @@ class TrainConfig(Config):
         ),
     )
     rotate_options: bool = Field(
-        False, description="show the options in another order every epoch, answer letters balanced"
+        False,
+        description=(
+            "questions: show the options in another order every epoch, answer letters balanced; other rows"
+            " stay as they are"
+        ),
     )
 
     init_adapter: str | None = Field(
@@ -239,15 +250,17 @@ class TrainConfig(Config):
     num_train_epochs: PositiveInt = Field(3, description="passes over the data")
     max_steps: PositiveInt | None = Field(None, description="stop after this many optimiser steps")
     learning_rate: float = Field(2e-4, gt=0, description="peak learning rate")
-    lr_scheduler_type: str = Field(
-        "linear", description="as TRL names it: linear, cosine, constant_with_warmup, ..."
+    lr_scheduler_type: Annotated[str, AfterValidator(check_scheduler_name)] = Field(
+        "linear", description="as transformers names it: linear, cosine, constant_with_warmup, ..."
     )
     warmup_ratio: float = Field(
         0.03, ge=0, lt=1, description="share of the steps over which the learning rate rises"
     )
     weight_decay: float = Field(0.01, ge=0, description="AdamW weight decay")
     max_grad_norm: float = Field(1.0, gt=0, description="gradient norm is clipped to this")
-    optim: str = Field("adamw_8bit", description="as TRL names it; on a CPU Unsloth uses 32-bit AdamW")
+    optim: Annotated[str, AfterValidator(check_optimiser_name)] = Field(
+        "adamw_8bit", description="as transformers names it; on a CPU Unsloth uses 32-bit AdamW"
+    )
     effective_batch: PositiveInt = Field(
         16, description="rows per optimiser step: micro-batch x accumulation"
     )
@@ -307,8 +320,12 @@ class TrainConfig(Config):
         False, description="keep the checkpoints in OUTPUT_DIR/checkpoints when done"
     )
     resume: bool = Field(False, description="continue after the last complete checkpoint in --output-dir")
-    report_to: list[str] = Field(
-        [], description="as TRL names it: tensorboard, wandb, trackio; default: none"
+    report_to: Annotated[list[str], AfterValidator(check_tracker_names)] = Field(
+        [],
+        description=(
+            "trackers, as transformers names them: tensorboard, wandb, trackio, mlflow, ...; they get the"
+            " held-out rows too; default: none"
+        ),
     )
 
     dataset: str = Field(

@@ -179,14 +179,15 @@ class _ConversationEncoder:
         ids, offsets = list(encoded["input_ids"]), encoded["offset_mapping"]
         trained = [False] * len(ids)
         for turn in turns:
-            inside = [i for i, (a, b) in enumerate(offsets) if turn.start <= a < b <= turn.end]
+            start, end = turn.start, turn.end
+            inside = [i for i, (a, b) in enumerate(offsets) if start <= a < b <= end]
             if not inside or not _covers_answer(text, turn, offsets[inside[0]][0], offsets[inside[-1]][1]):
                 return None
             last = inside[-1]
             if ids[last] not in self._tokenizer.stops.ids:
                 if ids[last + 1 : last + 2] and ids[last + 1] in self._tokenizer.stops.ids:
                     inside.append(last + 1)  # the next role's token ends the turn, as GLM's does
-                elif turn is turns[-1] and not text[turn.end :].strip():
+                elif turn is turns[-1] and not text[end:].strip():
                     del ids[last + 1 :], trained[last + 1 :]
                     ids.append(self._tokenizer.stops.turn_end)
                     trained.append(False)

@@ -57,11 +57,12 @@ def encode_training_set(
     if config.max_steps:
         order = order[: config.max_steps * config.effective_batch]
     if config.rotate_options:
-        if len(questions) < len(rows):
-            raise TrainError("--rotate-options is for rows that are multiple-choice questions; leave it out")
-        kept_ids = {row.question_id for row in fitting}
-        kept = [row for row in questions if row.question.question_id in kept_ids]
-        fitting, order = _encode_rotated_rows(kept, fitting, order, config, tokenizer)
+        _note_unrotated(len(questions), len(rows))
+        if questions:
+            kept_ids = {row.question_id for row in fitting if row.answer}
+            kept = iter([row for row in questions if row.question.question_id in kept_ids])
+            fitting_questions = [next(kept) if row.answer else None for row in fitting]
+            fitting, order = _encode_rotated_rows(fitting_questions, fitting, order, config, tokenizer)
     check_trainable(fitting)
     held, asked_rows, ids = _encode_held_out(config, held_rows, tokenizer, asked, too_long)
     return TrainSet(
@@ -80,6 +81,13 @@ def _note_growth(encoded: list[list[EncodedRow]]) -> None:
             f" {len(encoded):,} rows ({before:,} tokens) become {len(rows):,} ({after:,} tokens); --turns"
             " last trains each conversation's last turn alone"
         )
+
+
+def _note_unrotated(questions: int, rows: int) -> None:
+    """Say which rows --rotate-options has nothing to turn in."""
+    if questions < rows:
+        what = f"{rows - questions:,} of the {rows:,}" if questions else "all"
+        log_note(f"note: --rotate-options is for questions; {what} rows have no options and stay as they are")
 
 
 def _fit_rows(
@@ -161,21 +169,26 @@ def _encode_held_out(
 
 
 def _encode_rotated_rows(
-    rows: list[SftRow], own_rows: list[EncodedRow], order: list[int], config: TrainConfig, tokenizer: Any
+    rows: Sequence[SftRow | None],
+    own_rows: list[EncodedRow],
+    order: list[int],
+    config: TrainConfig,
+    tokenizer: Any,
 ) -> tuple[list[EncodedRow], list[int]]:
     """The rows under every answer letter that --rotate-options gives them, and the order of the variants.
-    ``own_rows``: the rows as they were read, encoded."""
-    own_letters = [row.question.letters for row in rows]
+    ``own_rows``: the rows as they were read, encoded; those that are no questions (None) stay so."""
+    own_letters = [row.question.letters if row else "" for row in rows]
     letters = balanced_letters(order, config.effective_batch, config.seed, own_letters)
     variants = list(zip(order, letters, strict=True))
     numbers = {variant: number for number, variant in enumerate(dict.fromkeys(variants))}
-    rotated = [rotate_row_options(rows[i], letter) for i, letter in numbers]
-    encoded = encode_question_rows(rotated, tokenizer, config.prompt_style)
-    # A variant is a few tokens longer than the row as it was read, which fits: then that row stands for it.
-    fitting = [
-        row if len(row.input_ids) <= config.max_seq_length else own_rows[i]
-        for (i, _), row in zip(numbers, encoded, strict=True)
-    ]
+    questions = [(row, letter) for i, letter in numbers if (row := rows[i]) is not None]
+    rotated = [rotate_row_options(row, letter) for row, letter in questions]
+    encoded = iter(encode_question_rows(rotated, tokenizer, config.prompt_style))
+    fitting = []
+    for i, letter in numbers:
+        variant = next(encoded) if letter else own_rows[i]
+        # A variant is a few tokens longer than the row as it was read, which fits: then that stands for it.
+        fitting.append(variant if len(variant.input_ids) <= config.max_seq_length else own_rows[i])
     return fitting, [numbers[variant] for variant in variants]
 
 
@@ -218,10 +231,10 @@ def encode_question_rows(rows: list[SftRow], tokenizer: Any, style: str) -> list
     tokenizer = as_training_tokenizer(tokenizer)
     most = max((len(row.question.options) for row in rows if row.response), default=0)
     reasoning = build_chain_of_thought(style, tokenizer, letters=OPTION_LETTERS[:most]) if most else None
-    if reasoning and reasoning.thinking:
+    if reasoning and (reasoning.in_thought or reasoning.parser.always):
         raise TrainError(
-            "--rationale given: the chat template opens a thought, which the rows' explanations do not close;"
-            " switch it off with --chat-template-kwargs NAME=VALUE, or give --prompt-style qa"
+            "--rationale given: the chat template starts with a thought, which the rows' explanations do not"
+            " close; switch it off with --chat-template-kwargs NAME=VALUE, or give --prompt-style qa"
         )
     rendered = []
     for row in rows:

@@ -24,12 +24,14 @@ from kmmlu_fast.models.adapters import ADAPTER_CARD, LOG, read_training_log
 from kmmlu_fast.models.model import Model
 from kmmlu_fast.training import libraries
 from kmmlu_fast.training.card import build_card, write_adapter
-from kmmlu_fast.training.chat_setup import ChatSetup, prepare_chat, save_chat_files
+from kmmlu_fast.training.chat_setup import ChatSetup, check_chat_flags, prepare_chat, save_chat_files
+from kmmlu_fast.training.checkpoints import require_disk_room
 from kmmlu_fast.training.config import TrainConfig
 from kmmlu_fast.training.encoded import count_trained_tokens
 from kmmlu_fast.training.encoding import TrainSet, encode_training_set
 from kmmlu_fast.training.initial_adapter import check_initial_adapter, take_initial_adapter
 from kmmlu_fast.training.inputs import TrainingInputs, data_digest, read_training_inputs, source_digest
+from kmmlu_fast.training.library_names import require_trackers
 from kmmlu_fast.training.memory import MemoryPlan, plan_memory
 from kmmlu_fast.training.memory_forecast import SMALL_PARAMETERS
 from kmmlu_fast.training.model_shape import ModelShape, read_model_shape
@@ -37,10 +39,10 @@ from kmmlu_fast.training.result import PausedTraining
 from kmmlu_fast.training.row_length import describe_too_long
 from kmmlu_fast.training.state import (
     CHECKPOINTS,
-    claim_output_directory,
+    chosen_micro_batch,
+    claimed_output_directory,
     is_training_finished,
     lock_output_directory,
-    resumed_micro_batch,
     resumed_model_digest,
 )
 
@@ -89,7 +91,10 @@ def _remove_checkpoints(config: TrainConfig) -> None:
 
 
 def _lock_and_train(config: TrainConfig) -> TrainedAdapter | PausedTraining:
+    libraries.use_one_gpu()
+    require_trackers(config.report_to)
     inputs = read_training_inputs(config)
+    check_chat_flags(config, inputs.rows)
     require_modules("training", "unsloth", "trl", "peft", "bitsandbytes", "transformers", "safetensors")
     with lock_output_directory(config):
         # Check again: another process may have finished this training before it released the lock.
@@ -111,7 +116,8 @@ def train_and_write_adapter(config: TrainConfig, inputs: TrainingInputs) -> Trai
     tokenizer = models.load_tokenizer(model)
     chat = prepare_chat(config, model, tokenizer, inputs.rows)
     identity = _training_identity(config, model, chat)
-    data = encode_training_set(config, inputs.rows, inputs.held_out, chat.tokenizer, inputs.asked)
+    with report_wait(f"encoding {len(inputs.rows) + len(inputs.held_out):,} rows"):
+        data = encode_training_set(config, inputs.rows, inputs.held_out, chat.tokenizer, inputs.asked)
     shape, plan = _plan_on_device(config, model, data)
     log_note(str(plan))
     tokens = _report_tokens(data, plan.micro_batch)
@@ -120,10 +126,12 @@ def train_and_write_adapter(config: TrainConfig, inputs: TrainingInputs) -> Trai
     log_as_warnings(warnings)
     if told := describe_too_long(data.too_long):  # logged when the rows were encoded
         warnings.append(told)
-    claim_output_directory(config, identity, plan.micro_batch)
     work = config.output_dir / CHECKPOINTS
+    if not config.resume:
+        require_disk_room(config.output_dir, shape.lora, plan.parts_bytes["optimiser"])
     resolved = config.model_copy(update={"target_modules": list(shape.targets)})
-    result = trainer.train_lora_adapter(resolved, model.path, model.revision, tokenizer, data, plan, work)
+    with claimed_output_directory(config, identity, plan.micro_batch):
+        result = trainer.train_lora_adapter(resolved, model.path, model.revision, tokenizer, data, plan, work)
     if isinstance(result, PausedTraining):
         return result
     result = replace(result, warnings=[*warnings, *result.warnings])
@@ -158,7 +166,7 @@ def _plan_on_device(config: TrainConfig, model: Model, data: TrainSet) -> tuple[
         max(len(row.input_ids) for row in data.rows),
         config.effective_batch,
         available_bytes,
-        micro_batch=resumed_micro_batch(config) or config.micro_batch,
+        micro_batch=chosen_micro_batch(config),
         four_bit=config.load_in_4bit,
         cpu=cpu,
         device=device,

@@ -1,8 +1,9 @@
 """What the training process may import, and what it must not.
 
-In: nothing. Out: a block without vLLM; Unsloth, imported in the right order. Unsloth's import loads vLLM's
-compiled extensions to see if they work (``unsloth.import_fixes.disable_broken_vllm``); ``vllm._C`` is built
-for AVX-512, and on a CPU without it the process dies of an illegal instruction. Training does not need vLLM.
+In: nothing. Out: one GPU of several; a block without vLLM; Unsloth, imported in the right order. Unsloth's
+import loads vLLM's compiled extensions to see if they work (``unsloth.import_fixes.disable_broken_vllm``);
+``vllm._C`` is built for AVX-512, and on a CPU without it the process dies of an illegal instruction. Training
+does not need vLLM.
 Knows nothing of models or rows.
 """
 
@@ -15,7 +16,10 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
+from kmmlu_fast.core.console import log_note
+from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.machine.device import check_toolchain, has_gpu
+from kmmlu_fast.machine.gpus import list_gpus
 from kmmlu_fast.machine.host import best_cpu_dtype
 
 
@@ -36,6 +40,27 @@ def without_vllm() -> Iterator[None]:
 def _pop_vllm_modules() -> dict[str, ModuleType]:
     names = [name for name in sys.modules if name == "vllm" or name.startswith("vllm.")]
     return {name: sys.modules.pop(name) for name in names}
+
+
+def use_one_gpu() -> None:
+    """Hide all GPUs but the first before CUDA starts: transformers would spread a batch over all of them, and
+    make other steps than planned. TrainError under a launcher of several processes.
+    """
+    size = os.environ.get("WORLD_SIZE", "1")
+    if size.isdigit() and int(size) > 1:
+        raise TrainError(
+            f"this is one of {size} processes (WORLD_SIZE), as accelerate launch and torchrun start them, but"
+            " training uses one GPU: start it with python -m kmmlu_fast.train, and choose the GPU with"
+            " CUDA_VISIBLE_DEVICES"
+        )
+    gpus = list_gpus()
+    if len(gpus) < 2:
+        return
+    log_note(
+        f"note: training uses one of the {len(gpus)} GPUs, the first: {gpus[0]}; choose another with"
+        f" CUDA_VISIBLE_DEVICES, such as CUDA_VISIBLE_DEVICES={gpus[1].index}"
+    )
+    os.environ["CUDA_VISIBLE_DEVICES"] = gpus[0].uuid or str(gpus[0].index)
 
 
 def import_unsloth() -> Any:

@@ -39,10 +39,11 @@ class Monitor:
         early_stopping: int | None,
         measure: Callable[[int], HeldOutMeasurement] | None,
         save_best: Callable[[HeldOutMeasurement], None],
+        publish: Callable[[HeldOutMeasurement], None] = lambda measurement: None,
         scaled: bool = False,
     ) -> None:
-        """``scaled``: float16, whose loss scale is found by overflowing. Such a step changes no weight and is
-        not a divergence.
+        """``publish`` hands a measurement on to trackers. ``scaled``: float16, whose loss scale is found by
+        overflowing. Such a step changes no weight and is not a divergence.
         """
         self._log_path = log_path
         self._total_steps = total_steps
@@ -52,6 +53,7 @@ class Monitor:
         self._early_stopping = early_stopping
         self._measure = measure
         self._save_best = save_best
+        self._publish = publish
         self._scaled = scaled
         self._overflows = 0
         self._measuring_sec = 0.0
@@ -151,6 +153,7 @@ class Monitor:
             self._save_best(measurement)
         self._update_best(measurement, best)
         append_log_record(self._log_path, {"kind": "held_out", **asdict(measurement), "best": best})
+        self._publish(measurement)
         shares = " ".join(f"{letter} {share:.0%}" for letter, share in measurement.letter_share.items())
         mark = "  (best)" if best else ""
         if measurement.step == 0:

@@ -61,7 +61,7 @@ def balanced_letters(
     time a row comes back.
 
     Balanced batches have no gradient towards a letter as such, and a row under four letters cannot be
-    memorised by its letter. ``own``: the letters of each row, if they are not A-D.
+    memorised by its letter. ``own``: the letters of each row, if they are not A-D; a row with none gets "".
     """
     draw = random.Random(f"letters:{seed}")
     unused: dict[int, list[str]] = {}
@@ -69,6 +69,9 @@ def balanced_letters(
     for start in range(0, len(order), batch):
         used: Counter[str] = Counter()
         for row in order[start : start + batch]:
+            if own and not own[row]:
+                letters.append("")
+                continue
             if not unused.get(row):
                 unused[row] = list(own[row] if own else LETTERS)
                 draw.shuffle(unused[row])

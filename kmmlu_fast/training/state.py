@@ -6,6 +6,9 @@ differences. Knows nothing of training.
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +19,10 @@ from kmmlu_fast.core.files import PARTIAL, read_json, write_json_atomically
 from kmmlu_fast.core.locks import Lock, acquire_lock
 from kmmlu_fast.core.untrusted_text import bounded_repr
 from kmmlu_fast.models.adapters import ADAPTER_CARD as CARD
-from kmmlu_fast.models.adapters import STATE
+from kmmlu_fast.models.adapters import LOG, STATE, read_training_log
 from kmmlu_fast.models.model import Model
 from kmmlu_fast.models.model_files import edge_digest, model_changed_ns
-from kmmlu_fast.training.config import TrainConfig
+from kmmlu_fast.training.config import FREE_ON_RESUME, TrainConfig
 from kmmlu_fast.training.inputs import data_digest
 
 CHECKPOINTS = "checkpoints"  # work in progress and the lock; removed at the end
@@ -63,7 +66,8 @@ def _is_empty(folder: Path) -> bool:
     """True if there is at most what a kill before the first file leaves: a lock in the checkpoints folder."""
     for path in folder.iterdir():
         if path.name == CHECKPOINTS and path.is_dir():
-            if any(not inner.name.startswith(LOCK) for inner in path.iterdir()):
+            others = [inner.name for inner in path.iterdir() if not inner.name.endswith(PARTIAL)]
+            if any(not name.startswith(LOCK) for name in others):
                 return False
         elif not path.name.endswith(PARTIAL):
             return False
@@ -91,11 +95,11 @@ def _not_writable(config: TrainConfig, error: OSError) -> TrainError:
     )
 
 
-def resumed_micro_batch(config: TrainConfig) -> int | None:
-    """The micro-batch of the run to resume, whatever memory is free now; None if there is none."""
+def chosen_micro_batch(config: TrainConfig) -> int | None:
+    """--micro-batch, else that of the run to resume, whatever memory is free now; None if neither is set."""
     state = config.output_dir / STATE
-    if not (config.resume and state.exists()):
-        return None
+    if config.micro_batch or not (config.resume and state.exists()):
+        return config.micro_batch
     size = read_json(state, TrainError).get("micro_batch")
     if type(size) is not int or size < 1:
         raise TrainError(
@@ -117,20 +121,58 @@ def resumed_model_digest(config: TrainConfig, model: Model) -> str:
     return model.digest
 
 
-def claim_output_directory(config: TrainConfig, identity: dict[str, Any], micro_batch: int) -> None:
+@contextlib.contextmanager
+def claimed_output_directory(
+    config: TrainConfig, identity: dict[str, Any], micro_batch: int
+) -> Iterator[None]:
+    """The directory belongs to this training, unless the block ends by an error before the first step: then
+    it is as if nobody had begun, and a mended command may use it."""
+    is_new = claim_output_directory(config, identity, micro_batch)
+    try:
+        yield
+    except BaseException:
+        if is_new:
+            _give_back(config.output_dir)
+        raise
+
+
+def claim_output_directory(config: TrainConfig, identity: dict[str, Any], micro_batch: int) -> bool:
     """Write this training's state into the directory, or check that a resumed training has the same settings
-    and data.
+    and data. Returns whether the training is new.
     """
     state = config.output_dir / STATE
-    if state.exists():
+    is_new = not state.exists()
+    recorded: dict[str, Any] = {} if is_new else read_json(state, TrainError)
+    if not is_new:
         _refuse_other_settings(config.output_dir, identity)
-        return
-    if config.resume:
+        if recorded.get("micro_batch") == micro_batch:
+            return False
+    elif config.resume:
         log_note(f"--resume: {config.output_dir} holds no training yet; starting from the beginning")
     try:
-        write_json_atomically(state, {**identity, "micro_batch": micro_batch})
+        write_json_atomically(state, {**identity, **recorded, "micro_batch": micro_batch})
     except OSError as error:
         raise _not_writable(config, error) from error
+    return is_new
+
+
+def _give_back(folder: Path) -> None:
+    """Remove what a training without a step has written; the lock stays, as in any empty directory."""
+    work = folder / CHECKPOINTS
+    with contextlib.suppress(OSError):
+        if any(record["kind"] == "step" for record in read_training_log(folder / LOG)):
+            return
+        for path in work.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif not path.name.startswith(LOCK):
+                path.unlink()
+        (folder / LOG).unlink(missing_ok=True)
+        (folder / STATE).unlink()
+
+
+def _without(settings: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in names}
 
 
 def _refuse_other_settings(folder: Path, identity: dict[str, Any]) -> None:
@@ -139,7 +181,8 @@ def _refuse_other_settings(folder: Path, identity: dict[str, Any]) -> None:
     for part, here in identity.items():
         there = state.get(part)
         if isinstance(here, dict) and isinstance(there, dict):
-            differences += describe_differences(there, here)
+            free = FREE_ON_RESUME if part == "settings" else frozenset[str]()
+            differences += describe_differences(_without(there, free), _without(here, free))
         else:
             differences += describe_differences({part: there}, {part: here})
     if differences:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kmmlu_fast.command.exit_codes import find_full_disk_path
 from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.errors import KmmluError, TrainError
 from kmmlu_fast.core.progress import report_wait
@@ -75,7 +76,7 @@ def train_lora_adapter(
     )
     loaded_bytes = _measure_loaded_bytes(setup.on_cpu)
     train_start_sec = time.monotonic()
-    _run_steps(trainer, steps, plan, checkpoint, monitor)
+    _run_steps(trainer, steps, plan, checkpoint, monitor, work_dir.parent)
     train_sec = time.monotonic() - train_start_sec
     if pause is not None and trainer.state.global_step == pause < steps.total:
         return PausedTraining(pause, steps.total, work_dir / f"checkpoint-{pause}")
@@ -134,9 +135,9 @@ def _set_up_training(
         model = load_lora_model(config, model_path, revision, plan.checkpointing)
     steps, device = plan_optimiser_steps(data, config.effective_batch), find_compute_device(model)
     half = half_precision_dtype(device.type)
-    monitor = _make_monitor(config, model, data, plan, steps, half, work_dir)
     arguments = sft_arguments(config, plan, steps, half, work_dir)
     trainer = _make_trainer(config, model, tokenizer, data, arguments)
+    monitor = _make_monitor(config, model, trainer, data, plan, steps, half, work_dir)
     trainer.add_callback(_make_callback(monitor, work_dir, steps.pause_step(config.stop_after)))
     _check_first_batch(trainer, data.rows, data.order)
     enable_labelled_loss(trainer, model, data.rows[data.order[0]], device, half)
@@ -170,13 +171,14 @@ def _last_loss(trainer: Any) -> float:
 def _make_monitor(
     config: TrainConfig,
     model: Any,
+    trainer: Any,
     data: TrainSet,
     plan: MemoryPlan,
     steps: OptimiserSteps,
     half: str | None,
     work_dir: Path,
 ) -> Monitor:
-    """The monitor, which measures the model on the held-out rows and saves its best state."""
+    """The monitor, which measures the model on the held-out rows, saves its best state and tells trackers."""
     pass_tokens = plan.micro_batch * plan.seq_length
 
     def measure(step: int) -> HeldOutMeasurement:
@@ -191,8 +193,20 @@ def _make_monitor(
         early_stopping=config.early_stopping,
         measure=measure if data.held_out else None,
         save_best=lambda measurement: save_best(model, work_dir, measurement),
+        publish=lambda measurement: publish_measurement(trainer, measurement),
         scaled=half == "float16",
     )
+
+
+def publish_measurement(trainer: Any, measurement: HeldOutMeasurement) -> None:
+    """Log the held-out numbers to the trackers of --report-to, under ``eval``, as they call it."""
+    logs = {
+        "eval_loss": measurement.loss,
+        "eval_accuracy": measurement.accuracy,
+        "eval_balanced_accuracy": measurement.balanced_accuracy,
+    }
+    # Not trainer.log: TRL adds its running means of the training to whatever is logged.
+    trainer.callback_handler.on_log(trainer.args, trainer.state, trainer.control, logs)
 
 
 def _make_trainer(config: TrainConfig, model: Any, tokenizer: Any, data: TrainSet, arguments: Any) -> Any:
@@ -234,9 +248,16 @@ def _measure_loaded_bytes(on_cpu: bool) -> int:
 
 
 def _run_steps(
-    trainer: Any, steps: OptimiserSteps, plan: MemoryPlan, checkpoint: Path | None, monitor: Monitor
+    trainer: Any,
+    steps: OptimiserSteps,
+    plan: MemoryPlan,
+    checkpoint: Path | None,
+    monitor: Monitor,
+    output_dir: Path,
 ) -> None:
-    """Make the steps after the checkpoint's. TrainError if it cannot be read, or if memory runs out."""
+    """Make the steps after the checkpoint's. TrainError if it cannot be read, or if memory or the disk runs
+    out.
+    """
 
     def progress() -> str:
         step = trainer.state.global_step + 1  # one too many while measuring after the last step
@@ -249,8 +270,13 @@ def _run_steps(
         if _is_out_of_memory(error):
             raise TrainError(
                 f"out of memory after step {trainer.state.global_step} ({str(error).splitlines()[0][:120]});"
-                f" {plan}: give a smaller --micro-batch, --gradient-checkpointing on or a shorter"
-                " --max-seq-length, and --resume to continue after the last checkpoint"
+                f" {plan}: continue after the last checkpoint with --resume and a smaller --micro-batch or"
+                " --gradient-checkpointing on, or train with a shorter --max-seq-length in a new directory"
+            ) from error
+        if find_full_disk_path(error) is not None:
+            raise TrainError(
+                f"--output-dir {output_dir}: its disk is full after step {trainer.state.global_step}; free"
+                " space there and continue with --resume, or train into a directory on another disk"
             ) from error
         if checkpoint is None or monitor.begun or isinstance(error, KmmluError):
             raise

@@ -91,6 +91,10 @@ def test_no_significant_difference_is_a_sentence() -> None:
         "No significant difference between base and lora: +2.00 pp"
     )
     assert "유의한 차이가 없습니다" in verdict_lines(pair, get_translator("ko"))[0]
+    assert (
+        "5.5 pp or more would usually be found; 1.0 pp would take about 3,000."
+        in (verdict_lines(pair, get_translator("en"))[0])
+    )
 
 
 def test_equal_runs() -> None:
@@ -108,7 +112,7 @@ def test_subjects_that_changed_carry_their_corrected_p() -> None:
         QUICK,
     )
     assert pair.changed_subjects()["subject"].to_list() == ["Law"]
-    assert "1 of 2 subjects changed significantly (Holm): 1 up, 0 down (Law +40.0 pp)" in " ".join(
+    assert "1 of 2 subjects changed significantly (Holm-corrected): 1 up, 0 down (Law +40.0 pp)" in " ".join(
         verdict_lines(pair, get_translator("en"))
     )
 

@@ -145,7 +145,7 @@ CASES: dict[str, tuple[Pair, list[str], list[str]]] = {
     ),
     "b letter prior by random utility, letters only": (
         lambda: utility(9000, (1.0, 1.0), (2.5, -0.5), stored=False),
-        ["lora is better than base", "letters alone cannot separate the two"],
+        ["lora is better than base", "which letters alone cannot tell apart"],
         ["Letter habit does not explain", "hides a loss"],
     ),
     "b letter prior by random utility, log-probabilities": (
@@ -171,7 +171,7 @@ CASES: dict[str, tuple[Pair, list[str], list[str]]] = {
         leaked,
         [
             "CAUTION: the change comes from questions that overlap training data",
-            "On questions that overlap training data, the change differs by",
+            "The change on questions that overlap training data differs by",
         ],
         [],
     ),

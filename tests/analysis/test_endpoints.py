@@ -101,7 +101,7 @@ def test_an_unknown_protocol_and_an_unknown_overlap_are_said() -> None:
         ComparisonSettings(overlap_known=False),
     )
     lines = " ".join(verdict_lines(pair, get_translator("en")))
-    assert "The protocol of base is unknown" in lines and "Overlap unknown" in lines
+    assert "Unknown protocol: base" in lines and "Overlap unknown" in lines
 
 
 def test_other_prompts_of_one_model_are_refused() -> None:

@@ -8,6 +8,7 @@ import pytest
 from kmmlu_fast.analysis.planning import (
     expect_discordance,
     forecast_answers,
+    questions_for_effect,
     questions_for_fixed_size,
     questions_to_narrow,
     questions_until_decided,
@@ -75,3 +76,9 @@ def test_a_narrower_interval_takes_more_and_all_questions_are_enough():
     assert questions_to_narrow(1000, 35_030, 0.02, 0.02) == 1000
     assert 3400 < questions_to_narrow(1000, 35_030, 0.02, 0.01) < 4000
     assert questions_to_narrow(35_029, 35_030, 0.02, 0.0001) == 35_030
+
+
+def test_questions_for_a_smaller_effect_grow_with_its_square() -> None:
+    assert questions_for_effect(450, 0.06, 0.01) == 17_000  # 16,200, to two digits upwards
+    assert questions_for_effect(100, 0.02, 0.01) == 400
+    assert questions_for_effect(20, 0.03, 0.029) == 22

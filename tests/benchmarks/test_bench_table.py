@@ -100,6 +100,7 @@ def test_the_statistics_page_gets_the_simulated_shares(tmp_path: Path) -> None:
         "type_one": shares,
         "coverage": {"micro": {"45": 0.969, "35030": 0.9}},
         "power": {},
+        "foreign": {"log score, cooled": {"225": 0.015}},
         "simulated": 1000,
         "type_one_within": True,
     }
@@ -113,6 +114,7 @@ def test_the_statistics_page_gets_the_simulated_shares(tmp_path: Path) -> None:
     text = pages["statistics"].read_text()
     assert "| | 45 | 35,030 |" in text and "| micro | 2.2 | 5.1 |" in text and "| macro | 4.0 | – |" in text
     assert "| micro | 96.9 | 90.0 |" in text
+    assert "| log score, cooled | 1.5 |" in text and "an assumption that is false" not in text
     pages["statistics"].write_text(text.replace("96.9", "95.0"))
     assert bench_table.main([str(next(tmp_path.glob("*.json"))), *flags, "--check"]) == 2
 

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from bench import decide
+from bench import decide, decide_like
 from kmmlu_fast.analysis.sequential.control_variate import KnownQuestions
 
 MODELS = {"gpt-a": 0.7, "gpt-b": 0.4, "phi-a": 0.69, "llama-a": 0.5}
@@ -100,3 +100,16 @@ def test_a_share_has_the_exact_interval():
 def test_faults_are_one_line(argv, message, capsys):
     assert decide.main(argv) == 2
     assert message in capsys.readouterr().err
+
+
+def test_two_draws_of_one_model_differ_by_luck_and_both_orders_are_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    base = decide_like.SmallBase(np.random.default_rng(0), 400)
+    twin = base.redraw_twin(0.6)
+    assert 0 < (twin != base.right).sum() < 150 and twin.sum() != base.right.sum()
+    monkeypatch.setattr(decide_like, "EXAMS", {500: (0.04, 0.1)})
+    found = decide_like.measure_like(1, 1, 0)
+    assert found["like_null_decided_share"]["of"] == 4
+    assert set(found["exams"]["500"]["like"]["10"]) == {"uniform", "adaptive"}
+    assert "Questions of 500" in decide_like.tables_of_like(found)[0]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from kmmlu_fast.command.flags import _read_flags, parse_config
 from kmmlu_fast.command.help_text import CONFIGS, load_config_class, negated_flag
 from kmmlu_fast.core.errors import ConfigError
+from kmmlu_fast.core.settings import Config
 from kmmlu_fast.evaluation.config import EvalConfig
 
+ROOT = Path(__file__).parents[2]
 PROG = "python -m kmmlu_fast.eval"
 
 
@@ -120,3 +124,30 @@ def test_broken_yaml_is_one_line(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_config(EvalConfig, ["--config", str(path)], PROG)
     assert "\n" not in str(caught.value) and "c.yaml" in str(caught.value)
+
+
+def _other_value(cls: type[Config], name: str, value: object) -> list[str]:
+    """Flags that give the field another value than the file's."""
+    flag, field = "--" + name.replace("_", "-"), cls.model_fields[name]
+    if isinstance(value, bool):
+        return [negated_flag(name) if value else flag]
+    if isinstance(value, (int, float)):
+        return [flag, str(value / 2 or 0.7 if isinstance(value, float) else value + 1)]
+    text = str(field.annotation)
+    choices = [word for word in re.findall(r"'([^']*)'", text) if word != value and "Literal" in text]
+    return [flag, choices[0] if choices else "constant" if name == "lr_scheduler_type" else "other"]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_setting_of_a_shipped_file_gives_way_to_a_flag(path: Path) -> None:
+    verb = re.findall(r"kmmlu_fast\.(\w+) --config", path.read_text(encoding="utf-8"))[0]
+    cls, settings = load_config_class(verb), yaml.safe_load(path.read_text(encoding="utf-8"))
+    base = ["--config", str(path), *(["--data", "rows.jsonl"] if verb == "train" else [])]
+    base += ["--temperature", "0.3"] if "num_samples" in settings else []  # which several samples need
+    assert len(settings) > 5
+    for name in settings.keys() - {"temperature"}:
+        flags = _other_value(cls, name, settings[name])
+        before, after = (parse_config(cls, [*base, *more], verb) for more in ([], flags))
+        assert getattr(before, name) != getattr(after, name), flags
+        rest = {name}
+        assert before.model_dump(exclude=rest) == after.model_dump(exclude=rest), flags

@@ -14,7 +14,8 @@ import pytest
 
 from kmmlu_fast.core import lock_owner
 from kmmlu_fast.core.errors import RunError
-from kmmlu_fast.core.locks import acquire_lock
+from kmmlu_fast.core.locks import acquire_lock, sweep_lock
+from kmmlu_fast.core.partials import partial_name
 
 IN_USE = RunError("runs/x: another process is writing it; wait for it")
 HOLDER = """
@@ -35,6 +36,7 @@ def no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock_owner, "SILENT_SEC", 1.5)
     monkeypatch.setattr(lock_owner, "_STEP_SEC", 0.05)
     monkeypatch.setattr(lock_owner, "_SETTLE_SEC", 0.05)
+    monkeypatch.setattr(lock_owner, "_WRITE_SEC", 0.2)
 
 
 def hold(path: Path) -> subprocess.Popen[str]:
@@ -103,7 +105,11 @@ def test_a_number_given_to_another_process_is_not_the_holder(tmp_path: Path, no_
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"pid": "x"}', '{"machine": 5}'])
-def test_a_damaged_record_does_not_lock_for_ever(tmp_path: Path, no_locks: None, damage: str) -> None:
+def test_a_damaged_record_does_not_lock_for_ever(
+    tmp_path: Path, no_locks: None, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    """Nor is an unreadable one, which a kill cut short, watched as another machine's is."""
+    monkeypatch.setattr(lock_owner, "SILENT_SEC", 1.5 if damage.startswith('{"') else 1e9)
     path = tmp_path / ".run.lock"
     path.with_name(path.name + ".owner").write_text(damage)
     acquire_lock(path, IN_USE).close()
@@ -118,3 +124,24 @@ def test_a_fork_does_not_release_its_parents_record(tmp_path: Path, no_locks: No
             os._exit(0)
         os.waitpid(child, 0)
         assert path.with_name(path.name + ".owner").exists()
+
+
+def test_what_a_killed_owner_left_is_swept(tmp_path: Path) -> None:
+    """The half-written record of one that was killed while it claimed the lock, also without taking it."""
+    path = tmp_path / ".run.lock"
+    half = tmp_path / partial_name(".run.lock.owner")
+    half.write_text("{")
+    acquire_lock(path, IN_USE).close()
+    assert not half.exists()
+    half.write_text("{")
+    holder = hold(path)
+    record = path.with_name(path.name + ".owner")
+    sweep_lock(path)
+    assert record.exists() and not half.exists()
+    holder.kill()
+    holder.wait()
+    sweep_lock(path)
+    assert not record.exists()
+    of_another_machine(path)
+    sweep_lock(path)
+    assert record.exists()

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from kmmlu_fast.core.errors import DataError
-from kmmlu_fast.data.dataset import load_frame, read_frame
+from kmmlu_fast.data.dataset import load_frame, read_frame, split_files
 from kmmlu_fast.data.subjects import find_subjects
 
 LAW = find_subjects(["Law"])
@@ -54,6 +54,77 @@ def test_layouts_of_the_hub_and_of_datasets(tmp_path: Path, names: list[str]) ->
     assert frame["question"].to_list() == [f"{i}번 물음?" for i in range(4)]
     assert frame["question_id"].to_list() == [f"Law/test/{i}" for i in range(4)]
     assert frame["answer"].to_list() == ["A", "B", "C", "D"]
+
+
+def whole_table() -> pl.DataFrame:
+    """Two subjects, mixed, one of them spelt in two ways."""
+    names = ["Law", "Criminal Law", "law", "criminal-law"]
+    rows = [
+        {"question": f"{i}번 물음?", "answer": i + 1, **HEAD, "Category": name}
+        for i, name in enumerate(names)
+    ]
+    return pl.DataFrame(rows)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["test.csv"],
+        ["kmmlu-test.parquet"],
+        ["data/test-00000-of-00002.parquet", "data/test-00001-of-00002.parquet"],
+        ["test/data-00000-of-00001.arrow"],
+        ["all/test/0000.parquet"],
+    ],
+)
+def test_one_table_with_all_subjects(tmp_path: Path, names: list[str]) -> None:
+    frame = whole_table()
+    for place, name in enumerate(names):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = frame.slice(place * 2, 2) if len(names) > 1 else frame
+        if path.suffix == ".csv":
+            part.write_csv(path)
+        elif path.suffix == ".arrow":
+            write_arrow(part, path)
+        else:
+            part.write_parquet(path)
+    read = load_frame(str(tmp_path), "test", find_subjects(["Law", "Criminal-Law"]))
+    assert dict(read.select("question_id", "question").iter_rows()) == {
+        "Law/test/0": "0번 물음?",
+        "Law/test/1": "2번 물음?",
+        "Criminal-Law/test/0": "1번 물음?",
+        "Criminal-Law/test/1": "3번 물음?",
+    }
+    assert load_frame(str(tmp_path), "test", LAW)["question_id"].to_list() == ["Law/test/0", "Law/test/1"]
+    assert [path.name for path in split_files(str(tmp_path), "test").value] == [
+        Path(name).name for name in names
+    ]
+
+
+def test_the_table_itself_and_what_it_lacks(tmp_path: Path) -> None:
+    path = tmp_path / "kmmlu.parquet"
+    whole_table().write_parquet(path)
+    assert load_frame(str(path), "test", LAW)["row"].to_list() == [0, 1]
+    with pytest.raises(DataError, match="one table of another split than dev"):
+        load_frame(str(path), "dev", LAW)
+    with pytest.raises(DataError, match=r"no questions of Accounting, .*; name the others with --subjects"):
+        load_frame(str(path), "test")
+    whole_table().drop("Category").write_parquet(path)
+    with pytest.raises(DataError, match="no column Category that tells them apart"):
+        load_frame(str(path), "test", LAW)
+    whole_table().with_columns(pl.lit("Lore").alias("Category")).write_parquet(path)
+    with pytest.raises(DataError, match=r"column Category: unknown subject 'Lore': allowed are"):
+        load_frame(str(path), "test", LAW)
+    broken = whole_table().with_columns(pl.when(pl.col("answer") == 3).then(9).otherwise(1).alias("answer"))
+    broken.write_parquet(path)
+    with pytest.raises(DataError, match=r"kmmlu.parquet \(Law\) row 1: answer '9' is not allowed"):
+        load_frame(str(path), "test", LAW)
+    two = tmp_path / "two"
+    two.mkdir()
+    for name in ("test.csv", "kmmlu-test.csv"):
+        whole_table().write_csv(two / name)
+    with pytest.raises(DataError, match="both look like its test split"):
+        load_frame(str(two), "test", LAW)
 
 
 def test_faults_of_a_folder(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,13 @@ import pytest
 from template_cases import OWN
 
 from kmmlu_fast.command.flags import parse_config
+from kmmlu_fast.core.digests import compute_fingerprint
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.schema import Generation
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.plan import EvalPlan, make_eval_plan
-from kmmlu_fast.prompting.chat_template import BUILT_IN
+from kmmlu_fast.models.tokens import open_tokenizer
+from kmmlu_fast.prompting.chat_template import BUILT_IN, _open_own_template
 
 
 def plan_of(model: Path, *flags: str) -> EvalPlan:
@@ -99,3 +103,23 @@ def test_generation_stops_where_the_adapter_was_trained_to(
     assert text.stop_ids == (4,)
     alone = plan_of(model, "--prompt-style", "chat", "--output-type", output_type)
     assert "stop_token_ids" not in alone.parts["decoding"]
+
+
+def test_asked_on_two_days_it_is_one_run(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "dated.jinja"
+    path.write_text(OWN["date"], encoding="utf-8")
+    seen = set()
+    for day in (datetime.datetime(2026, 11, 30), datetime.datetime(2027, 1, 2)):
+        fake = type("Fake", (datetime.datetime,), {"now": classmethod(lambda cls, tz=None, day=day: day)})
+        monkeypatch.setattr(datetime, "datetime", fake)
+        monkeypatch.setattr(time, "time", day.timestamp)
+        monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", fake, raising=False)
+        _open_own_template.cache_clear()
+        assert datetime.datetime.now() == day
+        plan = plan_of(model, "--prompt-style", "chat", "--chat-template", str(path))
+        prompt = open_tokenizer(plan.model).decode(plan.asked[0].token_id_lists()[0])
+        assert "26 Jul 2024" in prompt
+        seen.add((compute_fingerprint(plan.parts), plan.parts["chat_template_date"], prompt))
+    assert len(seen) == 1

@@ -4,19 +4,23 @@ after a restart.
 
 from __future__ import annotations
 
+import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import engine_cases
 import pytest
-from tiny import make_tiny_model, make_tiny_tokenizer
+from tiny import make_tiny_adapter, make_tiny_model, make_tiny_tokenizer
 
-from kmmlu_fast.core.schema import Prediction, Question
+from kmmlu_fast.core.schema import Completion, Generation, Prediction, Question
 from kmmlu_fast.engines.vllm.engine import VllmEngine
 from kmmlu_fast.engines.vllm.start import vllm_engine_settings
 from kmmlu_fast.evaluation.config import EvalConfig
+from kmmlu_fast.evaluation.plan import EvalPlan, make_eval_plan
 from kmmlu_fast.evaluation.runner import ask_questions
 from kmmlu_fast.models.model import resolve_model
+from kmmlu_fast.models.tokens import open_tokenizer
 from kmmlu_fast.prompting.cot import ChainOfThought
 from kmmlu_fast.prompting.cot_tokens import build_chain_of_thought
 from kmmlu_fast.prompting.tokens import render_and_tokenise
@@ -86,3 +90,43 @@ def test_restart_draws_the_same_samples_and_nothing_is_unparsed(tmp_path: Path) 
         assert margin is not None
         if abs(margin - below) > 1e-3:
             assert (prediction.texts is not None) == (margin < below)
+
+
+def test_an_adapters_own_stop_tokens_end_its_texts_and_special_tokens_are_kept_if_asked(
+    tmp_path: Path,
+) -> None:
+    os.environ.update(engine_cases.ENVIRONMENT)
+    folder = make_tiny_model(tmp_path / "model", chat=True)
+    adapter = make_tiny_adapter(folder, tmp_path / "lora")
+    flags = {"model": str(folder), "dataset": "sample", "subjects": ["Law"], "limit": 4, "dtype": "float32"}
+    config = EvalConfig(
+        **flags, output_type="cot", prompt_style="chat", max_tokens=24, adapter=[str(adapter)], max_num_seqs=4
+    )
+
+    def ask(engine: VllmEngine, plan: EvalPlan) -> list[Completion]:
+        kept = []
+        for item in plan.asked:
+            for request in plan.method.start(item.question, item.token_id_lists(), None):
+                if isinstance(request.want, Generation):
+                    kept.append(replace(request, want=replace(request.want, keep_special=True)))
+        return [response.completions[0] for response in engine.generate(kept)]
+
+    plan = make_eval_plan(config)
+    engine = VllmEngine(vllm_engine_settings(config, plan.model, [], max_model_len=plan.max_model_len))
+    try:
+        free = ask(engine, plan)
+        ids = [token for text in free for token in text.token_ids[2:6]]
+        stop = next(token for token in ids if token > 6)
+        (adapter / "generation_config.json").write_text(json.dumps({"eos_token_id": [stop]}))
+        stopping = make_eval_plan(config)
+        assert stopping.parts["decoding"]["stop_token_ids"] == [stop]
+        ended = ask(engine, stopping)
+    finally:
+        engine.close()
+    tokenizer = open_tokenizer(plan.model)
+    for long, short in zip(free, ended, strict=True):
+        assert tokenizer.decode(long.token_ids, skip_special_tokens=False).startswith(long.text)
+        if stop in long.token_ids:
+            assert short.token_ids[-1] == stop and short.finish_reason == "stop"
+            assert stop not in short.token_ids[:-1]
+    assert any(len(short.token_ids) < len(long.token_ids) for long, short in zip(free, ended, strict=True))

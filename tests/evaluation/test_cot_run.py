@@ -13,6 +13,7 @@ from tiny import make_tiny_adapter, make_tiny_model
 from kmmlu_fast import eval as eval_main
 from kmmlu_fast import report
 from kmmlu_fast.command.flags import parse_config
+from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.schema import Adapter, Request
 from kmmlu_fast.engines.fake import FakeEngine
 from kmmlu_fast.evaluation import session as evaluation
@@ -168,3 +169,40 @@ def test_thinking_without_a_template_for_it_is_one_line(
 ) -> None:
     assert eval_main.run_eval_command(flags(model, tmp_path, "--config", COT, "--thinking")) == 2
     assert "--thinking needs --prompt-style chat" in capsys.readouterr().err
+
+
+def test_thoughts_that_did_not_end_are_said_and_kept_with_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from kmmlu_fast.engines import factory as engines
+
+    caplog.set_level("INFO", "kmmlu_fast")
+    folder = make_tiny_model(tmp_path / "base", chat=True)
+    opened = "{% for m in messages %}{{ m['content'] }}\n{% endfor %}{{ '<think>\n' }}"
+    (tmp_path / "open.jinja").write_text(opened, encoding="utf-8")
+    inside = "아직 모르겠다.\n정답: A\n"
+    monkeypatch.setattr(engines, "open_engine", lambda *_, **__: FakeEngine(lambda request: inside))
+    given = (
+        "--prompt-style",
+        "chat",
+        "--chat-template",
+        str(tmp_path / "open.jinja"),
+        "--output-type",
+        "cot",
+    )
+    [run] = one(folder, tmp_path / "runs", *given, "--subjects", "Law", "--max-tokens", "9")
+    sentence = "texts (100%) ended inside a thought, most likely at --max-tokens 9"
+    assert any(sentence in note for note in run.metrics.notes)
+    assert run.predictions["forced"].all() and sentence in caplog.text
+
+
+def test_a_parser_of_thoughts_is_in_the_fingerprint_only_if_it_reads_otherwise(
+    model: Path, tmp_path: Path
+) -> None:
+    folder = make_tiny_model(tmp_path / "base", chat=True)
+    chat = ("--prompt-style", "chat", "--output-type", "cot", "--subjects", "Law")
+    [plain] = one(folder, tmp_path / "a", *chat)
+    [named] = one(folder, tmp_path / "b", *chat, "--reasoning-parser", "mistral")
+    assert named.config["fingerprint"] != plain.config["fingerprint"]
+    with pytest.raises(ConfigError, match="--reasoning-parser goes with --output-type cot"):
+        parse_config(EvalConfig, flags(model, tmp_path, "--reasoning-parser", "mistral"), "eval")

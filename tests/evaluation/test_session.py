@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -190,6 +191,16 @@ def test_rotations_report_raw_and_debiased(model: Path, tmp_path: Path) -> None:
 def test_prompts_over_the_context_are_refused_by_name(model: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"/test/\d+: prompt of \d+ tokens .* is over the context of 50"):
         make_eval_plan(config(model, tmp_path, "--max-model-len", "50"))
+    few = config(model, tmp_path, "--subjects", "Law", "--num-fewshot", "2")
+    lengths = [max(map(len, item.token_ids)) for item in make_eval_plan(few).asked]
+    short = tmp_path / "short"
+    shutil.copytree(model, short)
+    settings = json.loads((short / "config.json").read_text())
+    settings["max_position_embeddings"] = max(lengths)  # no token left to generate
+    (short / "config.json").write_text(json.dumps(settings))
+    told = config(short, tmp_path, "--subjects", "Law", "--num-fewshot", "2")
+    with pytest.raises(ConfigError, match=rf"the model's {max(lengths)} positions .*--num-fewshot 1 fits"):
+        make_eval_plan(told)
     plan = make_eval_plan(config(model, tmp_path, "--subjects", "Law"))
     check_prompt_lengths(
         {item.question.question_id: max(map(len, item.token_ids)) for item in plan.asked},

@@ -46,6 +46,10 @@ def raising(error: BaseException) -> Any:
             "gone.csv: no such file or directory",
         ),
         (OSError(errno.ENOSPC, "No space left on device", "x.json"), "x.json: no space left to write to"),
+        (
+            RuntimeError("[enforce fail at inline_container.cc:664]"),
+            "no space left to write",
+        ),
         (UnicodeEncodeError("cp949", "−", 0, 1, "no"), "a text cannot be read or written"),
         (RecursionError("deep"), "nested too deeply"),
         (MemoryError(), "out of memory"),

@@ -26,7 +26,10 @@ from bench.faults.kills import (
     uninterrupted,
 )
 
-WITHOUT_ENGINE = ("eval", "eval --overwrite", "chain of thought", "sample", "export", "compare", "merge")
+WITHOUT_ENGINE = (
+    *("eval", "eval --overwrite", "chain of thought", "sample", "report", "compare", "merge"),
+    *("leakage", "export", "check", "push"),
+)
 
 
 class Stage:
@@ -60,7 +63,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 def test_a_kill_at_any_event_loses_and_fakes_nothing(stage: Stage, name: str) -> None:
     events = stage.known(name)[2]
     assert events >= 5
-    chosen = points(events, {"eval": 6, "eval --overwrite": 6, "sample": 4, "export": 2}.get(name, 3))
+    chosen = points(events, {"eval": 6, "eval --overwrite": 6, "sample": 4, "report": 2}.get(name, 3))
     problems = [problem for at in chosen if (problem := stage.problem(name, Stop(at)))]
     assert not problems
 

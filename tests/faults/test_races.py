@@ -10,6 +10,7 @@ import pytest
 from tiny import make_tiny_adapter, make_tiny_model
 
 from kmmlu_fast.core.errors import KmmluError, TrainError
+from kmmlu_fast.core.partials import partial_name
 from kmmlu_fast.models import adapters, merging
 from kmmlu_fast.models.model import resolve_model
 from kmmlu_fast.training.config import TrainConfig
@@ -68,6 +69,8 @@ def test_two_trainings_do_not_share_a_directory(tmp_path: Path) -> None:
         with pytest.raises(TrainError, match="another process is training there"):
             lock_output_directory(config.model_copy(update={"resume": True}))
     assert is_training_finished(config) is False, "a lock alone is no training"
+    (config.output_dir / CHECKPOINTS / partial_name(".lock.owner")).write_text("{")
+    assert is_training_finished(config) is False, "nor is what a kill while taking it leaves"
     lock_output_directory(config).close()
     (config.output_dir / CHECKPOINTS / "checkpoint-1").mkdir()
     with pytest.raises(TrainError, match="holds no training of this tool"):

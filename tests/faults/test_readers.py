@@ -321,7 +321,6 @@ def test_foreign_files_are_read_by_the_one_reader() -> None:
         "reporting/html/explorer.py",
     }
     own |= {"prompting/cot_wording.py", "models/tokens.py", "data/difficulty.py"}
-    own |= {"machine/bounded_call.py"}  # a pipe that only its own fork writes
     own |= {"shipping/gate.py"}  # packaged
     own |= {"models/llama_cpp.py", "prompting/template_options.py"}  # llama.cpp's answer, a flag's value
     package = Path(reading.__file__).parents[1]

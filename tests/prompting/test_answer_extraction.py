@@ -214,8 +214,8 @@ def test_without_a_rung_some_ending_is_no_longer_read(removed: str) -> None:
 
 
 def test_thinking_that_did_not_end_reads_as_nothing() -> None:
-    assert extract_answer("아마 B일 것이다.\n정답: B", thinking=True) == ExtractedAnswer(None, None)
-    assert extract_answer("아마 A일 것이다.</think>\n\n정답: B", thinking=True) == ExtractedAnswer(
+    assert extract_answer("아마 B일 것이다.\n정답: B", in_thought=True) == ExtractedAnswer(None, None)
+    assert extract_answer("아마 A일 것이다.</think>\n\n정답: B", in_thought=True) == ExtractedAnswer(
         "B", "final_line"
     )
 
@@ -247,7 +247,7 @@ def squeezed(text: str) -> str:
 def test_never_raises_and_never_invents_a_letter(
     text: str, options: list[str] | None, thinking: bool
 ) -> None:
-    letter, rung = (reading := extract_answer(text, options, thinking=thinking)).letter, reading.rung
+    letter, rung = (reading := extract_answer(text, options, in_thought=thinking)).letter, reading.rung
     assert (letter is None) == (rung is None)
     if letter is None:
         return

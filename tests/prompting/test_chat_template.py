@@ -81,12 +81,12 @@ def test_a_thought_is_read_as_one_where_the_prompt_opens_it(name: str) -> None:
     text = method.reasoning_prompt(QUESTION, [], tokenizer).text
     thought = find_chat_template(tokenizer).thought
     is_open = thought is not None and text.rstrip().endswith(thought.opener)
-    assert method.thinking == is_open
+    assert method.thinking == (is_open or method.parser.always)
     assert is_open == (
         name.startswith("deepseek") or name in ("thought_left_open", "thought_of_another_name")
     )
     if thought is not None:
-        assert method.thought_end == thought.closer
+        assert method.parser.closers[0] == thought.closer
         assert tokenizer.decode(method.think_end_ids).strip() == thought.closer
 
 
@@ -160,11 +160,18 @@ def test_the_switch_of_any_name_is_found_and_given() -> None:
         open_chat_template(make_tiny_tokenizer(chat=True), thinking=True)
 
 
-def test_a_thought_that_ends_in_a_special_token_cannot_be_reasoned_with() -> None:
+def test_texts_keep_their_special_tokens_if_these_end_a_thought() -> None:
     tokenizer = tokenizer_with(OWN["thought_left_open"])
+    assert not build_chain_of_thought("chat", tokenizer).special_texts
     tokenizer.add_special_tokens({"additional_special_tokens": ["</think>"]})
-    with pytest.raises(ConfigError, match="special token"):
-        build_chain_of_thought("chat", tokenizer)
+    method = build_chain_of_thought("chat", tokenizer)
+    assert "</think>" in method.special_texts
+    assert method.find_answer("아마 A.</think>정답: B" + tokenizer.eos_token) == "정답: B"
+    assert method.decoding([])["reasoning_parser"] == "deepseek_r1"
+    unaware = tokenizer_with(OWN["stripping"])  # its vocabulary has the token, its template never thinks
+    unaware.add_special_tokens({"additional_special_tokens": ["<think>", "</think>"]})
+    plain = build_chain_of_thought("chat", unaware)
+    assert not plain.thinking and not plain.special_texts and "reasoning_parser" not in plain.decoding([])
 
 
 def test_the_chosen_template_replaces_the_tokenizers_own() -> None:

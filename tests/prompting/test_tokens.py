@@ -58,3 +58,5 @@ def test_too_long_prompts_are_named_with_what_they_need() -> None:
         ConfigError, match=r"b: prompt of 95 tokens \+ 10 to generate .* raise --max-model-len to 105"
     ):
         tokens.check_prompt_lengths({"a": 90, "b": 95}, 100, 10)
+    with pytest.raises(ConfigError, match=r"over the model's 100 positions \(1 such questions\); less"):
+        tokens.check_prompt_lengths({"a": 90, "b": 95}, 100, 10, positions=100, advice="less")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -83,3 +85,24 @@ def test_a_log_that_cannot_be_read_or_written_counts_as_empty(pair: tuple[Run, R
     (tmp_path / "peeks.json").write_text("[{")
     assert read_comparison_log(tmp_path) == [] and read_comparison_log(None) == []
     assert len(log_comparisons(tmp_path / "missing", [entry(lora, 0.5)], level_of)) == 1
+
+
+def test_commands_at_the_same_time_share_one_budget(pair: tuple[Run, Run], tmp_path: Path) -> None:
+    _, lora = pair
+    seen: list[int] = []
+
+    def slow_level(entries: Sequence[LoggedComparison], new: int) -> float:
+        seen.append(len(entries))
+        time.sleep(0.05)
+        return level_of(entries, new)
+
+    others = [replace(lora, facts={**lora.facts, "adapter_digest": f"d{i}"}) for i in range(4)]
+    threads = [
+        threading.Thread(target=log_comparisons, args=(tmp_path, [entry(run, 0.5)], slow_level))
+        for run in others
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(seen) == [0, 1, 2, 3] and len(read_comparison_log(tmp_path)) == 4

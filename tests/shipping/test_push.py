@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -60,6 +64,45 @@ def test_nothing_is_replaced_and_nothing_is_left(content: dict[str, Any], tmp_pa
     with pytest.raises(ConfigError, match="exists"):
         push_directory(PushConfig(**content, dry_run=True, staging=tmp_path / "out"))
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_killed_at_any_moment_it_leaves_nothing_or_the_whole(content: dict[str, Any], tmp_path: Path) -> None:
+    folder = Path(content["directory"][0])
+    for number in range(60):
+        (folder / f"model-{number:02}.safetensors").write_bytes(bytes([number]) * (1 << 17))
+    names = set(push_directory(PushConfig(**content, dry_run=True, staging=tmp_path / "first")).paths)
+    child = """
+import itertools, json, sys
+from pathlib import Path
+from kmmlu_fast.shipping.config import PushConfig
+from kmmlu_fast.shipping.push import push_directory
+content, place = json.loads(sys.argv[1]), Path(sys.argv[2])
+print("ready", flush=True)
+for number in itertools.count():
+    push_directory(PushConfig(**content, dry_run=True, staging=place / str(number)))
+"""
+    draw, whole = random.Random(0), 0
+    for number in range(4):
+        place = tmp_path / f"killed-{number}"
+        command = [sys.executable, "-c", child, json.dumps(content), str(place)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        assert process.stdout and process.stdout.readline() == b"ready\n"
+        while not (place / "0").exists():
+            time.sleep(0.001)
+        time.sleep(draw.uniform(0, 0.4))
+        process.kill()
+        process.wait()
+        for target in place.iterdir():
+            if not target.name.startswith("."):
+                written = {str(path.relative_to(target)) for path in target.rglob("*") if path.is_file()}
+                assert written == names
+                assert (target / "model-59.safetensors").read_bytes() == bytes([59]) * (1 << 17)
+                whole += 1
+        for partial in place.glob(".*.partial"):  # what the killed one left is taken away by the next
+            name = partial.name[1:].removesuffix(".partial")
+            push_directory(PushConfig(**content, dry_run=True, staging=place / name))
+            assert not partial.exists() and (place / name).is_dir()
+    assert whole
 
 
 def test_faults_of_flags() -> None:

@@ -16,7 +16,7 @@ from kmmlu_fast.data.training_rows import TrainingRow, Turn
 from kmmlu_fast.models.chat_files import read_saved_stop_ids, read_saved_template
 from kmmlu_fast.models.model import Model, load_tokenizer, resolve_model
 from kmmlu_fast.prompting.chat_template import BUILT_IN
-from kmmlu_fast.training.chat_setup import ChatSetup, prepare_chat, save_chat_files
+from kmmlu_fast.training.chat_setup import ChatSetup, check_chat_flags, prepare_chat, save_chat_files
 from kmmlu_fast.training.config import TrainConfig
 
 TURNS = (Turn("user", "물은?"), Turn("assistant", "흐른다."))
@@ -112,3 +112,51 @@ def test_a_base_without_a_template_is_trained_and_saved_with_plain(base: Model, 
     alone = set_up(base, QUESTION)
     save_chat_files(alone, base, tmp_path / "other")
     assert read_saved_template(tmp_path / "other") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("{% for m in messages %}", "is not valid Jinja"),
+        ("{{ messages[-1]['role'] }}", "leaves out the instruction and the question"),
+        ("{{ raise_exception('no') }}", "refuses a system and a user turn"),
+        (None, "no such file"),
+    ],
+)
+def test_a_template_file_that_cannot_be_used_is_refused_without_a_tokenizer(
+    text: str | None, part: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "own.jinja"
+    if text is not None:
+        path.write_text(text)
+    config = TrainConfig(data=["rows.jsonl"], chat_template=str(path))
+    with pytest.raises(KmmluError, match=part):
+        check_chat_flags(config, [CHAT])
+
+
+def test_usable_templates_and_names_pass_without_a_tokenizer(tmp_path: Path) -> None:
+    for name, source in BUILT_IN.items():
+        path = tmp_path / f"{name}.jinja"
+        path.write_text(source)
+        check_chat_flags(TrainConfig(data=["rows.jsonl"], chat_template=str(path)), [CHAT])
+    check_chat_flags(TrainConfig(data=["rows.jsonl"], chat_template="rag"), [CHAT])  # one of the tokenizer's
+    unread = TrainConfig(
+        data=["rows.jsonl"], chat_template=str(tmp_path / "plain.jinja"), chat_template_kwargs=["x=1"]
+    )
+    with pytest.raises(KmmluError, match="reads no variable of that name"):
+        check_chat_flags(unread, [CHAT])
+    with pytest.raises(KmmluError, match="are for conversations"):
+        check_chat_flags(TrainConfig(data=["rows.jsonl"], chat_template="plain"), [QUESTION])
+
+
+def test_the_value_of_a_thinking_switch_is_said(base: Model, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="kmmlu_fast")
+    set_up(base, CHAT)
+    assert "has the switch" not in caplog.text
+    switched = f"{{% if enable_thinking %}}!{{% endif %}}{BUILT_IN['chatml']}"
+    path = Path(base.path) / "own.jinja"
+    path.write_text(switched)
+    set_up(base, CHAT, chat_template=str(path))
+    assert "has the switch enable_thinking: False for chats and questions, and in evaluation" in caplog.text
+    set_up(base, CHAT, chat_template=str(path), chat_template_kwargs=["enable_thinking=true"])
+    assert "has the switch enable_thinking: True for chats" in caplog.text

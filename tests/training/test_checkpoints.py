@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from kmmlu_fast.core.errors import TrainError
-from kmmlu_fast.training.checkpoints import COMPLETE, last_checkpoint, mark_complete
+from kmmlu_fast.training.checkpoints import COMPLETE, last_checkpoint, mark_complete, require_disk_room
 
 
 def make(work_dir: Path, step: int) -> Path:
@@ -48,3 +49,13 @@ def test_checkpoints_of_before_are_taken_as_they_are(tmp_path: Path) -> None:
     checkpoint = make(tmp_path, 5)
     (checkpoint / COMPLETE).write_text(json.dumps({"step": 5}))
     assert last_checkpoint(tmp_path) == checkpoint
+
+
+def test_a_disk_without_room_for_a_checkpoint_is_told_before_step_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=15 << 20))
+    require_disk_room(tmp_path, trainable=1 << 20, optimiser_bytes=7 << 20)  # 4 + 4 + 7 MiB
+    with pytest.raises(TrainError, match=r"need 15\.1 MiB, its disk has 15\.0 MiB free; .*smaller --r"):
+        require_disk_room(tmp_path, trainable=1 << 20, optimiser_bytes=(7 << 20) + 100_000)

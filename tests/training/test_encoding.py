@@ -13,12 +13,14 @@ import tiny
 from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.core.schema import LETTERS, Question
 from kmmlu_fast.data.alpaca import SftRow
+from kmmlu_fast.data.training_rows import TrainingRow, Turn
 from kmmlu_fast.prompting import prompts
 from kmmlu_fast.prompting.cot_tokens import build_chain_of_thought
 from kmmlu_fast.prompting.methods import GenerateUntil, MultipleChoice
 from kmmlu_fast.prompting.prompt_styles import STYLES
 from kmmlu_fast.training import encoding as train_data
 from kmmlu_fast.training import order as order_of
+from kmmlu_fast.training.config import TrainConfig
 from kmmlu_fast.training.encoded import MASKED, EncodedRow
 from kmmlu_fast.training.row_length import check_trainable, fit_length
 
@@ -177,3 +179,49 @@ def test_the_order_is_a_function_of_the_seed_and_covers_every_epoch() -> None:
 
 def test_the_order_survives_fewer_rows_than_a_batch() -> None:
     assert sorted(order_of.order_rows([5, 6, 7], 3, 16, seed=0)) == [0, 1, 2]
+
+
+def test_only_questions_of_a_mixture_are_rotated(caplog: pytest.LogCaptureFixture) -> None:
+    """Over four epochs each question stands under four letters, balanced among the questions of a batch; the
+    chats keep their place in the order and their text."""
+    caplog.set_level("INFO", logger="kmmlu_fast")
+    chats = [
+        TrainingRow(
+            turns=(Turn("user", f"{i}번 말?"), Turn("assistant", f"답 {i}.")),
+            source="chats.jsonl",
+            number=i,
+            form="messages",
+        )
+        for i in range(8)
+    ]
+    questions = make_rows(8)
+    mixed = [row for pair in zip(chats, questions, strict=True) for row in pair]
+    settings = {"data": ["x"], "num_train_epochs": 4, "effective_batch": 4}
+    tokenizer = tiny.make_tiny_tokenizer(chat=True)
+    plain = train_data.encode_training_set(TrainConfig(**settings), mixed, [], tokenizer)
+    caplog.clear()
+    rotated = train_data.encode_training_set(
+        TrainConfig(**settings, rotate_options=True), mixed, [], tokenizer
+    )
+    before = [plain.rows[i] for i in plain.order]
+    after = [rotated.rows[i] for i in rotated.order]
+    assert [row.question_id for row in before] == [row.question_id for row in after]
+    assert all(one == other for one, other in zip(before, after, strict=True) if not one.answer)
+    by_question: dict[str, list[str]] = {}
+    for row in after:
+        if row.answer:
+            by_question.setdefault(row.question_id, []).append(row.answer)
+    assert len(by_question) == 8 and all(sorted(letters) == [*"ABCD"] for letters in by_question.values())
+    assert "--rotate-options is for questions; 8 of the 16 rows have no options" in caplog.text
+
+
+def test_rotating_nothing_changes_nothing() -> None:
+    chats = [
+        TrainingRow(turns=(Turn("user", "말?"), Turn("assistant", "답.")), source="c", number=1, form="m")
+    ]
+    tokenizer = tiny.make_tiny_tokenizer(chat=True)
+    plain, rotated = (
+        train_data.encode_training_set(TrainConfig(data=["x"], rotate_options=on), chats, [], tokenizer)
+        for on in (False, True)
+    )
+    assert plain == rotated

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,12 @@ from pathlib import Path
 import pytest
 import tiny
 
+from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.core.schema import Question
 from kmmlu_fast.data import alpaca as sft
-from kmmlu_fast.training.libraries import without_vllm
+from kmmlu_fast.machine.gpus import Gpu
+from kmmlu_fast.training import libraries
+from kmmlu_fast.training.libraries import use_one_gpu, without_vllm
 
 # Looks for vLLM as unsloth.import_fixes.disable_broken_vllm does.
 LIKE_UNSLOTH = """
@@ -123,3 +127,40 @@ sys.exit(run_train_command(sys.argv[1:]))
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     assert "tried vllm" not in done.stdout
     assert (tmp_path / "lora" / "adapter_model.safetensors").exists()
+
+
+def make_gpus(count: int) -> list[Gpu]:
+    return [
+        Gpu(
+            name=f"card {i}",
+            capability=(8, 9),
+            total_bytes=24 << 30,
+            free_bytes=24 << 30,
+            driver="580",
+            index=i,
+            uuid=f"GPU-{i}a",
+        )
+        for i in range(count)
+    ]
+
+
+def test_of_several_gpus_the_first_is_used_and_the_way_to_another_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="kmmlu_fast")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    for count in (0, 1):
+        monkeypatch.setattr(libraries, "list_gpus", lambda count=count: make_gpus(count))
+        use_one_gpu()
+        assert "CUDA_VISIBLE_DEVICES" not in os.environ and not caplog.text
+    monkeypatch.setattr(libraries, "list_gpus", lambda: make_gpus(2))
+    use_one_gpu()
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-0a"
+    assert "one of the 2 GPUs, the first: card 0" in caplog.text and "CUDA_VISIBLE_DEVICES=1" in caplog.text
+
+
+@pytest.mark.parametrize("size", ["2", "8"])
+def test_several_processes_are_refused(size: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", size)
+    with pytest.raises(TrainError, match=r"training uses one GPU: .* CUDA_VISIBLE_DEVICES"):
+        use_one_gpu()

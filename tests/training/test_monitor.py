@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -21,6 +22,7 @@ from kmmlu_fast.training.held_out import (
     summarise_held_out,
 )
 from kmmlu_fast.training.monitor import Monitor
+from kmmlu_fast.training.trainer import publish_measurement
 
 
 def held(step: int, loss: float, predictions: str = "ABCD", answers: str = "ABCD") -> HeldOutMeasurement:
@@ -180,3 +182,32 @@ def test_a_resumed_run_forgets_what_came_after_its_checkpoint(tmp_path: Path) ->
         again.finish_step(step)
     assert [r["step"] for r in read_training_log(path) if r["kind"] == "step"] == list(range(1, 11))
     assert saved == [8]
+
+
+def test_every_measurement_is_published_once_also_after_a_resume(tmp_path: Path) -> None:
+    published: list[int] = []
+    losses = {0: 3.0, 2: 2.0, 4: 1.0}
+    made, _ = monitor(tmp_path / "log", losses, publish=lambda h: published.append(h.step))
+    made.start(0)
+    for step in range(1, 3):
+        made.record_step(step, {"loss": 1.0, "grad_norm": 0.5})
+        made.finish_step(step)
+    assert published == [0, 2]
+    resumed, _ = monitor(tmp_path / "log", losses, publish=lambda h: published.append(h.step))
+    resumed.start(2)
+    for step in (3, 4):
+        resumed.finish_step(step)
+    assert published == [0, 2, 4]
+
+
+def test_trackers_get_the_held_out_numbers_and_nothing_of_the_running_means() -> None:
+    logged: list[dict[str, float]] = []
+
+    class Handler:
+        def on_log(self, arguments: object, state: object, control: object, logs: dict[str, float]) -> None:
+            logged.append(logs)
+
+    trainer = SimpleNamespace(callback_handler=Handler(), args=None, state=None, control=None)
+    publish_measurement(trainer, held(2, 0.5, "ABCA", "ABCD"))
+    (logs,) = logged
+    assert logs == {"eval_loss": 0.5, "eval_accuracy": 0.75, "eval_balanced_accuracy": 0.75}

@@ -78,7 +78,7 @@ class CompletionBuilder:
         """``room``: tokens that fit into the context after the prompt."""
         self._want, self._tokenizer = row.want, tokenizer
         self._end_ids = end_ids.union(row.want.stop_ids)
-        self._stream = _decode_stream(row.request.token_ids)
+        self._stream = _decode_stream(row.request.token_ids, row.want.keep_special)
         self._tokens: list[int] = []
         self._text = ""
         self._longest_stop = max(map(len, row.want.stop), default=0)
@@ -107,7 +107,8 @@ class CompletionBuilder:
         except Exception as error:  # tokenizers raises no narrower type
             if not str(error).startswith("Invalid prefix"):
                 raise
-            self._stream = _decode_stream(())  # invalid bytes: go on after them, as vLLM does
+            # Invalid bytes: go on after them, as vLLM does.
+            self._stream = _decode_stream((), self._want.keep_special)
             return self._stream.step(self._tokenizer.backend_tokenizer, token) or ""
 
     def _cut_at_stop_string(self, old: int) -> bool:
@@ -130,11 +131,11 @@ class CompletionBuilder:
         return Completion(self._text, tuple(self._tokens), self.reason or "length")
 
 
-def _decode_stream(prompt: Sequence[int]) -> Any:
+def _decode_stream(prompt: Sequence[int], keep_special: bool) -> Any:
     """A decoder that knows the prompt: a token's leading space may depend on it."""
     from tokenizers.decoders import DecodeStream
 
-    return DecodeStream(ids=list(prompt), skip_special_tokens=True)
+    return DecodeStream(ids=list(prompt), skip_special_tokens=not keep_special)
 
 
 class RowStoppingCriteria:

@@ -67,5 +67,6 @@ KIND = EngineKind(
     option_problem=_llama_cpp_option_problem,
     fingerprint_parts=lambda options: {"engine": "llama-cpp"},
     computes_here=False,
+    keeps_special=False,
     refused_adapter_modes=dict.fromkeys(("serve", "swap", "merge"), _MERGED_ONLY),
 )

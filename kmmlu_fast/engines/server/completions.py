@@ -37,6 +37,8 @@ def _sampling_payload(text: Generation) -> dict[str, Any]:
         payload |= {"stop": list(text.stop), "include_stop_str_in_output": text.include_stop}
     if text.stop_ids:
         payload |= {"stop_token_ids": list(text.stop_ids)}
+    if text.keep_special:
+        payload |= {"skip_special_tokens": False, "spaces_between_special_tokens": False}
     if text.seed is not None:
         payload |= {"seed": text.seed}
     return payload

@@ -279,5 +279,7 @@ def sampling_params(want: Want) -> Any:
                 stop=list(want.stop) or None,
                 include_stop_str_in_output=want.include_stop,
                 stop_token_ids=list(want.stop_ids) or None,
+                skip_special_tokens=not want.keep_special,
+                spaces_between_special_tokens=not want.keep_special,
                 **common,
             )

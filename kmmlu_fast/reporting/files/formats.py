@@ -31,7 +31,8 @@ def format_report_data(config: CompareConfig, report: ReportData, t: Translator)
         return pl.concat(frames).write_csv().rstrip("\n") if frames else ""
     parts = []
     if len(report.runs) > 2 or report.refused:
-        parts.append(table_to_markdown(tables.leaderboard_table(report.headlines, report.pairs, t)))
+        board = tables.leaderboard_table(report.headlines, report.pairs, t, report.ranks)
+        parts.append(table_to_markdown(board))
     for pair in report.pairs:
         parts.append(f"### {_escape_markdown(pair.first)} → {_escape_markdown(pair.second)}")
         parts.append("\n".join(f"- {_escape_markdown(line)}" for line in verdict_lines(pair, t)))

@@ -33,6 +33,7 @@ def report_data_json(report: ReportData, t: Translator) -> dict[str, Any]:
     document: dict[str, Any] = {
         "runs": [asdict(row) for row in headlines],
         "comparisons": [_pair_json(pair, t) for pair in report.pairs],
+        "ranks": [asdict(rank) for rank in report.ranks],
         "recipes": [asdict(recipe) for recipe in report.recipes],
         "key_audit": asdict(report.key_audit) if report.key_audit else None,
     }

@@ -39,7 +39,7 @@ def report_context(
     """Everything in one language; ``plan``: a sampling plan to chart."""
     runs, focus = report.runs, report.focus
     columns, changed = tables.subject_change_rows(focus, t) if focus else ([], [])
-    board = tables.leaderboard_data(report.headlines, report.pairs, t)
+    board = tables.leaderboard_data(report.headlines, report.pairs, t, report.ranks)
     shown: dict[str, Any] = {
         **_page_metadata(report, t),
         **board,

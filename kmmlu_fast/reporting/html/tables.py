@@ -15,6 +15,7 @@ import polars as pl
 from kmmlu_fast.analysis.comparison import PairComparison
 from kmmlu_fast.analysis.headline import Headline
 from kmmlu_fast.analysis.paired import ALPHA
+from kmmlu_fast.analysis.ranking import RankInterval
 from kmmlu_fast.data.subjects import group_order, subject_order
 from kmmlu_fast.reporting.html.sections import change_tone
 from kmmlu_fast.reporting.wording.language import (
@@ -23,6 +24,7 @@ from kmmlu_fast.reporting.wording.language import (
     format_percent,
     format_points,
     format_points_range,
+    format_rank,
 )
 from kmmlu_fast.reporting.wording.verdict import word_verdict
 from kmmlu_fast.runs.run import Run
@@ -36,12 +38,18 @@ def supercategory_columns(rows: Sequence[Headline]) -> list[str]:
     return group_order({name for row in rows for name in row.supercategories})[:MOST_GROUPS]
 
 
-def leaderboard_data(rows: Sequence[Headline], pairs: Sequence[PairComparison], t: Translator) -> Row:
+def leaderboard_data(
+    rows: Sequence[Headline],
+    pairs: Sequence[PairComparison],
+    t: Translator,
+    ranks: Sequence[RankInterval] = (),
+) -> Row:
     """All runs (the first row is the base), best first, with bars on a common scale."""
     low = max(0, math.floor(min(row.low for row in rows) * 20) * 5)
     high = min(100, math.ceil(max(row.high for row in rows) * 20) * 5)
     names = supercategory_columns(rows)
     by_name = {pair.second: pair for pair in pairs}
+    possible = {rank.name: format_rank(rank) for rank in ranks}
 
     def place(value: float) -> float:
         return float(round((100 * value - low) / (high - low) * 100, 2))
@@ -62,6 +70,7 @@ def leaderboard_data(rows: Sequence[Headline], pairs: Sequence[PairComparison], 
                 "base": row is rows[0],
                 "micro": format_percent(row.micro),
                 "macro": format_percent(row.macro),
+                "rank": possible.get(row.name, "–"),
                 "clean": format_percent(row.clean),
                 "balanced": format_percent(row.balanced),
                 "bar": {"low": place(row.low), "high": place(row.high), "at": place(row.micro)},
@@ -78,6 +87,7 @@ def leaderboard_data(rows: Sequence[Headline], pairs: Sequence[PairComparison], 
         "runs": runs,
         "scale": {"low": low, "high": high},
         "groups": [{"name": t.supercategory(name)} for name in names],
+        "any_rank": bool(possible),
         "any_clean": any(row.clean is not None for row in rows),
         "any_tokens": any(row.prompt_tokens for row in rows),
         "any_seconds": any(row.seconds is not None for row in rows),

@@ -57,7 +57,7 @@ def print_comparisons(report: ReportData, config: CompareConfig, t: Translator) 
     if report.exams:
         _print_exams(console, report, t)
     if len(report.runs) > 2 or report.refused:
-        board = tables.leaderboard_table(report.headlines, report.pairs, t)
+        board = tables.leaderboard_table(report.headlines, report.pairs, t, report.ranks)
         keep = [1, 2]
         if report.pairs:
             p_column = [str(column.header) for column in board.columns].index(t("p"))

@@ -17,6 +17,7 @@ from kmmlu_fast.analysis.comparison import PairComparison
 from kmmlu_fast.analysis.headline import Headline
 from kmmlu_fast.analysis.letter_bias.letter_prior import Decomposition
 from kmmlu_fast.analysis.paired import ALPHA, PairedDifference
+from kmmlu_fast.analysis.ranking import RankInterval
 from kmmlu_fast.core.schema import OPTION_LETTERS
 from kmmlu_fast.core.untrusted_text import strip_control_characters
 from kmmlu_fast.reporting.html.tables import supercategory_columns
@@ -26,17 +27,26 @@ from kmmlu_fast.reporting.wording.language import (
     format_percent,
     format_points,
     format_points_range,
+    format_rank,
 )
 
 TOP = 4  # subjects shown at either end
 _GROUP_COLUMNS = ("questions", "first", "second", "difference", "interval", "holm", "bh")
 
 
-def leaderboard_table(rows: Sequence[Headline], pairs: Sequence[PairComparison], t: Translator) -> Table:
-    """All runs, best micro first, with the difference from the base."""
+def leaderboard_table(
+    rows: Sequence[Headline],
+    pairs: Sequence[PairComparison],
+    t: Translator,
+    ranks: Sequence[RankInterval] = (),
+) -> Table:
+    """All runs, best micro first, with the difference from the base and the ranks they may have."""
     some_clean = any(row.clean is not None for row in rows)
     groups = supercategory_columns(rows)
     columns = [t("short_micro"), t("interval"), t("short_macro")]
+    possible = {rank.name: format_rank(rank) for rank in ranks}
+    if possible:
+        columns.append(t("rank"))
     if some_clean:
         columns.append(t("short_clean"))
     columns += [t("short_balanced"), t("unparsed")]
@@ -48,6 +58,8 @@ def leaderboard_table(rows: Sequence[Headline], pairs: Sequence[PairComparison],
     for row in sorted(rows, key=lambda row: -row.micro):
         interval = f"{format_percent(row.low)}–{format_percent(row.high)}"
         cells = text_cells(row.name, format_percent(row.micro), interval, format_percent(row.macro))
+        if possible:
+            cells += text_cells(possible.get(row.name, "–"))
         if some_clean:
             cells += text_cells(format_percent(row.clean))
         unparsed = "–" if row.unparsed is None else f"{row.unparsed:,}"

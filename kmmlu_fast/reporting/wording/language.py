@@ -11,8 +11,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kmmlu_fast.data.subjects import SUBJECTS, SUPERCATEGORY_KO
+
+if TYPE_CHECKING:
+    from kmmlu_fast.analysis.ranking import RankInterval
 
 LANGUAGES = ("en", "ko")
 
@@ -43,8 +47,18 @@ class Translator:
 
     def __call__(self, key: str, /, **values: object) -> str:
         """The text under ``key``, its {names} filled in."""
-        text = self.known[key].format(**values) if values else self.known[key]
+        shown = {name: self._localise(name, value) for name, value in values.items()}
+        text = self.known[key].format(**shown) if shown else self.known[key]
         return choose_particles(text) if self.lang == "ko" else text
+
+    def _localise(self, name: str, value: object) -> object:
+        """Numbers as they stand in a sentence: "a to b" for a range, percentage points by their Korean
+        sign. Names are what the user gave.
+        """
+        if not isinstance(value, str) or name in _FOREIGN:
+            return value
+        value = _RANGE.sub(" to " if self.lang == "en" else " ~ ", value)
+        return _POINTS.sub(" %p", value) if self.lang == "ko" else value
 
     def subject(self, name: str) -> str:
         """Config name in English with spaces, or the Korean name."""
@@ -63,6 +77,9 @@ def get_translator(lang: str, *more: str) -> Translator:
     return Translator(lang, texts)
 
 
+_FOREIGN = frozenset({"first", "second", "name", "state", "path", "what"})
+_RANGE = re.compile(r"(?<=\d) … (?=[+−]?\d)")
+_POINTS = re.compile(r"(?<=\d) pp\b")
 _PARTICLES = re.compile(r"(\S)(이\(가\)|은\(는\)|을\(를\)|와\(과\)|\(으\)로)")
 _AFTER_CONSONANT = {"이(가)": "이", "은(는)": "은", "을(를)": "을", "와(과)": "과", "(으)로": "으로"}
 _AFTER_VOWEL = {"이(가)": "가", "은(는)": "는", "을(를)": "를", "와(과)": "와", "(으)로": "로"}
@@ -124,6 +141,11 @@ def format_points_range(values: tuple[float, float] | None, unit: bool = True, s
     if not signed:
         ends = [end.lstrip("+") for end in ends]
     return " … ".join(dict.fromkeys(ends)) + (" pp" if unit else "")
+
+
+def format_rank(rank: RankInterval) -> str:
+    """ "2–4", or "1" if only one rank is possible."""
+    return "–".join(dict.fromkeys([str(rank.best), str(rank.worst)]))
 
 
 def format_p_value(value: float | None) -> str:

@@ -16,6 +16,7 @@ import polars as pl
 
 from kmmlu_fast.analysis.comparison import PairComparison
 from kmmlu_fast.analysis.paired import PairedDifference
+from kmmlu_fast.analysis.planning import questions_for_effect
 from kmmlu_fast.reporting.wording.language import Translator, format_percent, format_points, p_value_clause
 from kmmlu_fast.reporting.wording.letter_habit import (
     interval_values,
@@ -152,6 +153,11 @@ def headline_sentence(pair: PairComparison, t: Translator) -> str:
         shows = t("shows_nothing", n=n)
     else:
         shows = t("shows", n=n, mde=format_points(effect, 1).lstrip("+"))
+        if 0 < pair.margin < effect:
+            needed = questions_for_effect(micro.n, effect, pair.margin)
+            shows = t(
+                "shows_needed", shows=shows, margin=format_percent(pair.margin, 1), needed=f"{needed:,}"
+            )
     return t("undecided", **values, p=p, shows=shows)
 
 

@@ -79,7 +79,6 @@ def read_prediction_table(source: RunSource) -> list[Run]:
         raise DataError(f"{path}: has no columns _config and _row (or question_id)")
     if table.is_empty():
         raise DataError(f"{path}: has column names and no rows")
-    _refuse_cut_end(table, path)
     if layout.model and layout.prediction and table[layout.model].n_unique() > 1:
         return _read_long_table(table, layout, source)
     base = _key_questions(table, layout, source)
@@ -88,7 +87,7 @@ def read_prediction_table(source: RunSource) -> list[Run]:
     runs = []
     for name, column in columns.items():
         generic = name == layout.prediction and len(columns) == 1
-        runs.append(_column_run(base, column.letters, path.stem if generic else name, name, path, notes))
+        runs.append(_column_run(base, column.letters, source.stem if generic else name, name, path, notes))
         notes = ()  # said once
     return runs
 
@@ -109,20 +108,6 @@ def _read_long_table(table: pl.DataFrame, layout: _Layout, source: RunSource) ->
             letters = _read_column(part, layout.prediction, source)
             runs.append(_column_run(base, letters.letters, model, model, source.path, ()))
     return runs
-
-
-def _refuse_cut_end(table: pl.DataFrame, path: Path) -> None:
-    """A text file that ends within its last row: no line end, and a last cell that is empty."""
-    if path.suffix.lower() not in (".csv", ".tsv") or table[:, -1][-1] is not None:
-        return
-    with path.open("rb") as file:
-        file.seek(-1, 2)
-        ends_line = file.read(1) in b"\r\n"
-    if not ends_line:
-        raise DataError(
-            f"{path} row {len(table) - 1}: the file ends within this row, before its last cell; give the"
-            " whole file (or end it with a line break)"
-        )
 
 
 def _key_questions(table: pl.DataFrame, layout: _Layout, source: RunSource) -> pl.DataFrame:

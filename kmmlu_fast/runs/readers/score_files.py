@@ -15,8 +15,9 @@ import polars as pl
 
 from kmmlu_fast.core.errors import ConfigError, DataError, RunError
 from kmmlu_fast.core.notes import WithNotes
-from kmmlu_fast.core.reading import MAX_JSON_BYTES, parse_json, read_text
+from kmmlu_fast.core.reading import parse_json
 from kmmlu_fast.core.untrusted_text import bounded_repr
+from kmmlu_fast.data.file_text import read_json_text
 from kmmlu_fast.data.subjects import SUPERCATEGORIES, find_subject
 from kmmlu_fast.runs.readers.prediction_tables import MODEL_NAMES, SUBJECT_NAMES, find_column
 from kmmlu_fast.runs.readers.source import RunReader, RunSource
@@ -87,7 +88,7 @@ def score_run(
     """One model's entries, each with subject, total and correct or accuracy, as a run."""
     parsed = _parse_scores(rows, source)
     return Run(
-        name=model or source.path.stem,
+        name=model or source.stem,
         kind="scores",
         source=source.argument,
         predictions=None,
@@ -296,7 +297,7 @@ def _correct_count(accuracy: Any, total: int, in_percent: bool) -> int:
 
 
 def _read_score_document(path: Path) -> WithNotes[Any]:
-    text = read_text(path, DataError, MAX_JSON_BYTES)
+    text = read_json_text(path)
     try:
         return WithNotes(parse_json(text, str(path), DataError))
     except DataError:

@@ -15,7 +15,9 @@ from typing import Any
 import polars as pl
 
 from kmmlu_fast.core.errors import DataError
-from kmmlu_fast.core.reading import MAX_JSON_BYTES, expand_path, parse_json, read_text
+from kmmlu_fast.core.reading import expand_path, parse_json
+from kmmlu_fast.data.file_formats import format_suffix
+from kmmlu_fast.data.file_text import COMPRESSED, read_json_text
 from kmmlu_fast.runs.readers.table_files import TABLE_SUFFIXES, read_text_table
 from kmmlu_fast.runs.run import Run
 
@@ -32,8 +34,16 @@ class RunSource:
 
     @property
     def suffix(self) -> str:
-        """The file's ending in lower case; "" for a directory."""
-        return self.path.suffix.lower() if self.path.is_file() else ""
+        """The ending that names the file's format, as ``.csv`` of ``t.csv.gz``; "" for a directory."""
+        return format_suffix(self.path) if self.path.is_file() else ""
+
+    @property
+    def stem(self) -> str:
+        """The file's name without its endings."""
+        name = self.path.name
+        if self.path.suffix.lower() in COMPRESSED:
+            name = Path(name).stem
+        return Path(name).stem
 
     @cached_property
     def document(self) -> Any:
@@ -41,7 +51,7 @@ class RunSource:
         if self.suffix != ".json":
             return None
         try:
-            return parse_json(read_text(self.path, DataError, MAX_JSON_BYTES), str(self.path), DataError)
+            return parse_json(read_json_text(self.path), str(self.path), DataError)
         except DataError:
             return None
 

@@ -1,5 +1,5 @@
 """Tables in any usual format, as frames of texts: CSV, TSV, JSON (lists, and tables of W&B), JSON lines,
-Parquet, Excel.
+Parquet, Arrow, Excel; texts in UTF-8, UTF-16 or CP949, and compressed.
 
 In: a file. Out: a frame whose columns are strings, null where a cell is empty; columns of lists and objects
 are left out. DataError names what cannot be read. Knows nothing of what the columns mean.
@@ -14,20 +14,28 @@ from typing import Any
 import polars as pl
 
 from kmmlu_fast.core.errors import DataError
-from kmmlu_fast.core.table_files import read_csv, read_excel, read_parquet
+from kmmlu_fast.core.table_files import MAX_TABLE_BYTES, parse_csv, read_arrow, read_excel, read_parquet
 from kmmlu_fast.core.untrusted_text import bounded_repr, replace_surrogates
-from kmmlu_fast.data.file_formats import iter_file_rows
+from kmmlu_fast.data.file_formats import format_suffix, iter_file_rows
+from kmmlu_fast.data.file_text import COMPRESSED, read_table_text
 
-TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".xlsx", ".xls", ".jsonl", ".ndjson", ".json")
+TABLE_SUFFIXES = (
+    *(".csv", ".tsv", ".parquet", ".arrow", ".feather", ".xlsx", ".xls", ".jsonl", ".ndjson", ".json"),
+)
 
 
 def read_text_table(path: Path, document: Any = None) -> pl.DataFrame | None:
     """The file's table; None if its JSON is not a table. ``document``: its JSON value, if it has one."""
-    suffix = path.suffix.lower()
+    suffix = format_suffix(path)
     if suffix in (".csv", ".tsv"):
-        return read_csv(path, DataError, lossy=True, separator=_separator(path, suffix))
+        text = read_table_text(path, MAX_TABLE_BYTES)
+        return parse_csv(text, path, DataError, _separator(text, suffix))
+    if suffix not in (".jsonl", ".ndjson", ".json") and path.suffix.lower() in COMPRESSED:
+        raise DataError(f"{path}: unpack it first; this format is compressed already")
     if suffix == ".parquet":
         return _as_texts(read_parquet(path, DataError))
+    if suffix in (".arrow", ".feather"):
+        return _as_texts(read_arrow(path, DataError))
     if suffix in (".xlsx", ".xls"):
         return _as_texts(read_excel(path, DataError))
     if suffix in (".jsonl", ".ndjson"):
@@ -39,12 +47,11 @@ def read_text_table(path: Path, document: Any = None) -> pl.DataFrame | None:
     return None
 
 
-def _separator(path: Path, suffix: str) -> str:
+def _separator(text: str, suffix: str) -> str:
     if suffix == ".tsv":
         return "\t"
-    with path.open("rb") as file:
-        head = file.readline(1 << 16)
-    counts = {separator: head.count(separator.encode()) for separator in (",", ";", "\t")}
+    head = text[: 1 << 16].split("\n", 1)[0]
+    counts = {separator: head.count(separator) for separator in (",", ";", "\t")}
     return max(counts, key=lambda separator: counts[separator])
 
 

@@ -128,3 +128,17 @@ def test_half_a_character_at_the_end_is_not_shown(tokenizer: Any) -> None:
     for token in ids[:-1]:
         writer.add(token)
     assert writer.completion().text == "가" and writer.reason == "length"
+
+
+def test_special_tokens_stand_in_the_text_if_asked(tokenizer: Any) -> None:
+    pad = tokenizer.pad_token_id
+    texts = {}
+    for keep in (False, True):
+        want = Generation(max_tokens=3, keep_special=keep)
+        [row] = generation_rows(Request(question_id="q", stage="g", token_ids=(70,), want=want))
+        builder = CompletionBuilder(row, tokenizer, frozenset(), room=9)
+        for token in (80, pad, 81):
+            builder.add(token)
+        texts[keep] = builder.completion().text
+    assert texts[True] == tokenizer.decode([80]) + "<|pad|>" + tokenizer.decode([81])
+    assert texts[False] == texts[True].replace("<|pad|>", "")

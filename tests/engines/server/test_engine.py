@@ -166,6 +166,7 @@ def test_generation_asks_for_what_vllm_in_process_does(opened: Any) -> None:
         stop=("\n",),
         include_stop=True,
         stop_ids=(7, 4),
+        keep_special=True,
     )
     [response] = opened(server).generate(
         [Request(question_id="Invented/test/1", stage="reason", token_ids=(4, 5), want=text)]
@@ -182,6 +183,8 @@ def test_generation_asks_for_what_vllm_in_process_does(opened: Any) -> None:
         "stop": ["\n"],
         "include_stop_str_in_output": True,
         "stop_token_ids": [7, 4],
+        "skip_special_tokens": False,
+        "spaces_between_special_tokens": False,
         **NEUTRAL_SAMPLING,
     }
     assert [c.token_ids for c in response.completions] == [(7, 8)] * 3 and response.completions[

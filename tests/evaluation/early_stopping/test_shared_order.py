@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
@@ -17,9 +18,11 @@ from kmmlu_fast.analysis.comparison import ComparisonSettings
 from kmmlu_fast.analysis.error_spending import spending_share
 from kmmlu_fast.analysis.paired import ALPHA
 from kmmlu_fast.analysis.sequential import sampling_weights
+from kmmlu_fast.analysis.sequential.question_order import make_question_order
 from kmmlu_fast.core.errors import ConfigError, RunError
 from kmmlu_fast.core.schema import Request, Response
-from kmmlu_fast.evaluation.early_stopping import passes
+from kmmlu_fast.evaluation.early_stopping import passes, shared_order
+from kmmlu_fast.evaluation.early_stopping.shared_order import choose_question_order
 from kmmlu_fast.reporting.early_pairs import compare_early_stopped
 from kmmlu_fast.runs.layout import read_question_order
 from kmmlu_fast.runs.store import load_run_directory
@@ -57,6 +60,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(passes, "FIRST", 40)
     monkeypatch.setattr(sampling_weights, "FIRST_REDRAW", 40)
+    monkeypatch.setattr(shared_order, "_SMALL_EXAM", 0)
 
 
 def engine(data: Path, fuse: int | None = None) -> Unsure:
@@ -89,9 +93,9 @@ def test_a_finished_base_is_asked_about_where_it_is_unsure(
     whole, complete = run(config(model, data, root, *decided(adapters, "lora")[:2]), engine(data))
     assert low < complete.micro < high and complete.total == whole.total == TOTAL
     assert adapted.prefix.decision["low"] <= complete.micro - whole.micro <= adapted.prefix.decision["high"]
-    assert sorted(path.name for path in complete.path.iterdir() if path.name != "peeks.json") == sorted(
-        path.name for path in whole.path.iterdir() if path.name not in ("probe.json", "peeks.json")
-    )
+    beside = ("probe.json", "peeks.json", ".peeks.json.lock")
+    names = [sorted({p.name for p in run.path.iterdir()} - {*beside}) for run in (complete, whole)]
+    assert names[0] == names[1]
 
 
 @pytest.mark.parametrize("fuse", [10, 45, 70])
@@ -261,3 +265,19 @@ def test_flags_that_do_not_go_together_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         config(model, data, tmp_path, *flags)
+
+
+def test_auto_is_uniform_about_exactly_the_questions_of_a_small_exam(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = [f"q{place}" for place in range(6)]
+    uniform = make_question_order(ids, list("ABCDAB"), 1, public=False)
+    base = pl.DataFrame({"question_id": ids, "correct": [True, False] * 3, "margin": [0.1, 2.0] * 3})
+
+    def is_adaptive(population: str, order: str) -> bool:
+        settings = SimpleNamespace(until_decided=True, population=population, order=order)
+        return choose_question_order(settings, uniform, {}, base).weights is not None  # type: ignore[arg-type]
+
+    monkeypatch.setattr(shared_order, "_SMALL_EXAM", 7)
+    assert not is_adaptive("these", "auto")
+    assert is_adaptive("like", "auto") and is_adaptive("these", "adaptive")
+    monkeypatch.setattr(shared_order, "_SMALL_EXAM", 6)
+    assert is_adaptive("these", "auto")

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from kmmlu_fast.reporting.wording.language import choose_particles, get_translator
+
 REPORTING = Path(__file__).parents[3] / "kmmlu_fast" / "reporting"
 TEXTS = yaml.safe_load((REPORTING / "wording" / "texts.yaml").read_text(encoding="utf-8"))
 SOURCES = "\n".join(
@@ -47,6 +49,13 @@ def test_both_languages_take_the_same_values(part: str, key: str) -> None:
     ],
 )
 def test_korean_particles_follow_the_final_sound(text: str, chosen: str) -> None:
-    from kmmlu_fast.reporting.wording.language import choose_particles
 
     assert choose_particles(text) == chosen
+
+
+def test_numbers_in_sentences_are_written_as_the_language_writes_them() -> None:
+    values = {"gap": "−2.06 … −0.41 pp", "low": "−1", "high": "+1"}
+    assert "by −2.06 to −0.41 pp from" in get_translator("en")("overlap_gap", **values)
+    assert "−2.06 ~ −0.41 %p 차이" in get_translator("ko")("overlap_gap", **values)
+    names = {"first": "run 1 pp", "second": "2 … 3 pp"}
+    assert "run 1 pp와(과) 2 … 3 pp은(는)" in get_translator("ko")("same", **names)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import lzma
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,10 +24,12 @@ def read(path: Path) -> list[tuple[str, list[str | None]]]:
     return [(run.name, run.frame["prediction"].to_list()) for run in load_run_argument(str(path))]
 
 
-@pytest.mark.parametrize("suffix", ["csv", "tsv", "parquet", "jsonl", "json", "xlsx"])
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "parquet", "arrow", "jsonl", "json", "xlsx"])
 def test_every_format_is_the_same_table(tmp_path: Path, suffix: str) -> None:
     path, table = tmp_path / f"t.{suffix}", frame(mine=GIVEN)
-    if suffix == "xlsx":
+    if suffix == "arrow":
+        table.write_ipc(path)
+    elif suffix == "xlsx":
         table.write_excel(path)
     elif suffix == "parquet":
         table.write_parquet(path)
@@ -37,6 +41,42 @@ def test_every_format_is_the_same_table(tmp_path: Path, suffix: str) -> None:
         table.write_csv(path, separator="\t" if suffix == "tsv" else ",")
     assert read(path) == [("mine", GIVEN)]
     assert load_run_argument(f"{path}:mine")[0].correct == 2
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp949"])
+@pytest.mark.parametrize("packed", ["", ".gz", ".xz"])
+def test_a_table_is_read_in_any_encoding_and_packed(
+    tmp_path: Path, suffix: str, encoding: str, packed: str
+) -> None:
+    table = frame().rename({"subject": "과목", "row": "번호", "answer": "정답"})
+    table = table.with_columns(pl.lit("상법 총칙").alias("비고"), pl.Series("나의 모델", GIVEN))
+    separator = "\t" if suffix == "tsv" else ","
+    text = table.write_ndjson() if suffix == "jsonl" else table.write_csv(separator=separator)
+    path = tmp_path / f"예측.{suffix}{packed}"
+    data = text.encode(encoding)
+    path.write_bytes({"": bytes, ".gz": gzip.compress, ".xz": lzma.compress}[packed](data))
+    assert read(path) == [("나의 모델", GIVEN)]
+    assert load_run_argument(f"{path}:나의 모델")[0].correct == 2
+
+
+def test_the_models_name_is_the_files_without_its_endings(tmp_path: Path) -> None:
+    path = tmp_path / "lora.csv.gz"
+    path.write_bytes(gzip.compress(frame(prediction=GIVEN).write_csv().encode()))
+    assert read(path) == [("lora", GIVEN)]
+
+
+@pytest.mark.parametrize("broken", ["cut", "plain", "pointer", "page"])
+def test_what_is_no_table_is_named(tmp_path: Path, broken: str) -> None:
+    path = tmp_path / "t.csv.gz"
+    whole = gzip.compress(frame(mine=GIVEN).write_csv().encode() * 1000)
+    path.write_bytes({"cut": whole[:-20], "plain": b"a,b\n1,2\n"}.get(broken, b""))
+    if broken in ("pointer", "page"):
+        path = tmp_path / "t.csv"
+        texts = {"pointer": "version https://git-lfs.github.com/spec/v1\n", "page": "<!DOCTYPE html>\n"}
+        path.write_text(texts[broken], encoding="utf-8")
+    with pytest.raises(DataError, match=r"cannot be read|Git LFS pointer|web page"):
+        load_run_argument(str(path))
 
 
 def test_columns_without_letters_are_no_models(tmp_path: Path) -> None:
