@@ -44,11 +44,11 @@ def plan_optimiser_steps(data: TrainSet, effective_batch: int) -> OptimiserSteps
     return OptimiserSteps([sum(lengths[start : start + effective_batch]) for start in starts])
 
 
-def _scheduler_options(name: str, steps: OptimiserSteps) -> dict[str, Any]:
+def scheduler_options(name: str, total_steps: int) -> dict[str, Any]:
     """What a schedule needs besides its name: for "warmup_stable_decay", the length of the decay."""
     if name != "warmup_stable_decay":
         return {}
-    return {"num_decay_steps": max(round(steps.total * DECAY_SHARE), 1)}
+    return {"num_decay_steps": max(round(total_steps * DECAY_SHARE), 1)}
 
 
 def sft_arguments(
@@ -64,7 +64,7 @@ def sft_arguments(
         num_train_epochs=1,  # the order holds all epochs
         learning_rate=config.learning_rate,
         lr_scheduler_type=config.lr_scheduler_type,
-        lr_scheduler_kwargs=_scheduler_options(config.lr_scheduler_type, steps),
+        lr_scheduler_kwargs=scheduler_options(config.lr_scheduler_type, steps.total),
         warmup_steps=round(steps.total * config.warmup_ratio),
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
