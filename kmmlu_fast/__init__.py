@@ -21,11 +21,14 @@ if TYPE_CHECKING:
         draw_rows,
         evaluate,
         export_model,
+        export_runs,
         find_confident_errors,
         find_overlap,
         find_recipe,
         load_run,
+        plan_training,
         profile_errors,
+        score_subjects,
         train_adapter,
         write_report,
     )
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
     from kmmlu_fast.core.schema import Prediction, Question
     from kmmlu_fast.evaluation.config import EvalConfig
     from kmmlu_fast.integrations.watch import watch
+    from kmmlu_fast.machine.diagnosis import diagnose_machine
     from kmmlu_fast.reporting.comparison_view import Comparison
     from kmmlu_fast.runs.run import Run
 
@@ -64,14 +68,18 @@ __all__ = [
     "__version__",
     "check_artefacts",
     "compare_runs",
+    "diagnose_machine",
     "draw_rows",
     "evaluate",
     "export_model",
+    "export_runs",
     "find_confident_errors",
     "find_overlap",
     "find_recipe",
     "load_run",
+    "plan_training",
     "profile_errors",
+    "score_subjects",
     "train_adapter",
     "watch",
     "write_report",
@@ -94,6 +102,7 @@ _HOMES = {
     "EvalConfig": "evaluation.config",
     "Prediction": "core.schema",
     "Question": "core.schema",
+    "diagnose_machine": "machine.diagnosis",
     "Run": "runs.run",
     "watch": "integrations.watch",
 }

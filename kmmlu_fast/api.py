@@ -9,8 +9,9 @@ packages are imported only by the function that needs them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from kmmlu_fast.command.flags import build_config
 from kmmlu_fast.core.errors import ConfigError, RunError, TrainError
@@ -19,6 +20,13 @@ from kmmlu_fast.core.notes import log_as_warnings
 if TYPE_CHECKING:
     import polars as pl
 
+    from kmmlu_fast.api_settings import (
+        CheckSettings,
+        EvalSettings,
+        ExportSettings,
+        SampleSettings,
+        TrainSettings,
+    )
     from kmmlu_fast.improvement.search import SearchResult
     from kmmlu_fast.reporting.comparison_view import Comparison
     from kmmlu_fast.runs.run import Run
@@ -27,7 +35,7 @@ if TYPE_CHECKING:
     from kmmlu_fast.training.job import TrainedAdapter
 
 
-def evaluate(**settings: Any) -> list[Run]:
+def evaluate(**settings: Unpack[EvalSettings]) -> list[Run]:
     """Evaluate a base model and its adapters. Returns one ``Run`` per model state, the base first.
 
     Keyword arguments are the fields of ``EvalConfig``: ``model`` (hub id, directory or "demo"), ``adapter``
@@ -72,6 +80,25 @@ def _as_run(run: Run | str | Path) -> Run:
     return load_run(run) if isinstance(run, (str, Path)) else run
 
 
+def _as_named_runs(runs: Sequence[Run | str | Path]) -> list[Run]:
+    """The runs with the short, distinct names that the command line gives them."""
+    from kmmlu_fast.runs.loading import short_run_names
+
+    loaded = [_as_run(run) for run in runs]
+    return [replace(run, name=name) for run, name in zip(loaded, short_run_names(loaded), strict=True)]
+
+
+def score_subjects(run: Run | str | Path) -> pl.DataFrame:
+    """A run's accuracy by subject, weakest first.
+
+    One row per subject: ``subject``, ``supercategory``, ``correct``, ``total``, ``accuracy`` (0-1), ``low``
+    and ``high`` (Wilson, 95 %).
+    """
+    from kmmlu_fast.analysis.accuracy import with_accuracy_interval
+
+    return with_accuracy_interval(_as_run(run).scores).sort("accuracy", "subject")
+
+
 def compare_runs(
     first: Run | str | Path,
     second: Run | str | Path,
@@ -98,7 +125,7 @@ def compare_runs(
     from kmmlu_fast.reporting.config import PairsConfig
     from kmmlu_fast.reporting.inputs import load_questions_frame
 
-    one, other = _as_run(first), _as_run(second)
+    one, other = _as_named_runs([first, second])
     config = build_config(
         PairsConfig,
         runs=[one.source, other.source],
@@ -172,6 +199,7 @@ def write_report(
     groups: Mapping[str, Sequence[Run | str | Path]] | None = None,
     figures: str | Path | None = None,
     figure_width: float | None = None,
+    figure_title: bool = True,
     no_texts: bool = False,
     overwrite: bool = False,
 ) -> Path:
@@ -182,11 +210,13 @@ def write_report(
     several exams are compared in a table at the top; the rest of the page is about the first run's exam.
     ``groups`` maps the name of a recipe to its runs with several seeds; their effect against the base is
     estimated over the seeds. ``figures`` names a directory for the charts as SVG, PNG and PDF,
-    ``figure_width`` inches wide. Existing files are replaced only with ``overwrite``.
+    ``figure_width`` inches wide, with their titles inside unless ``figure_title`` is False. Existing files
+    are replaced only with ``overwrite``.
 
     Raises ``RunError`` or ``DataError`` for unreadable input, ``ConfigError`` if a file exists.
     """
     from kmmlu_fast.core.files import claim_outputs
+    from kmmlu_fast.reporting.charts.paper_figures import write_figures
     from kmmlu_fast.reporting.comparison_settings import make_comparison_settings
     from kmmlu_fast.reporting.config import PairsConfig
     from kmmlu_fast.reporting.html import page
@@ -194,7 +224,7 @@ def write_report(
     from kmmlu_fast.reporting.report_data import collect_report_data
     from kmmlu_fast.runs.run import Run as RunType
 
-    loaded = [runs] if isinstance(runs, RunType) else [_as_run(run) for run in runs]
+    loaded = _as_named_runs([runs] if isinstance(runs, RunType) else runs)
     recipes = {name: [_as_run(run) for run in members] for name, members in (groups or {}).items()}
     config = build_config(
         PairsConfig,
@@ -207,18 +237,58 @@ def write_report(
     inputs += [run.path for members in recipes.values() for run in members if run.path]
     claim_outputs([Path(path)], inputs, overwrite=overwrite, flag="path")
     questions = load_questions_frame(config)
-    page.write_report_page(
-        collect_report_data(loaded, make_comparison_settings(config, questions), questions, groups=recipes),
-        Path(path),
-        lang,
-        figure_folder=None if figures is None else Path(figures),
-        figure_width=figure_width,
-        with_texts=not no_texts,
-    )
+    data = collect_report_data(loaded, make_comparison_settings(config, questions), questions, groups=recipes)
+    page.write_report_page(data, Path(path), lang, with_texts=not no_texts)
+    if figures is not None:
+        write_figures(data, Path(figures), lang, width_in=figure_width, with_titles=figure_title)
     return Path(path)
 
 
-def draw_rows(**settings: Any) -> DrawnRows:
+def export_runs(
+    runs: Run | Sequence[Run | str | Path],
+    folder: str | Path,
+    *,
+    formats: Sequence[str] = ("csv",),
+    lang: Literal["en", "ko"] = "en",
+    dataset: str | None = None,
+    overlap: Sequence[str] = ("auto",),
+    no_texts: bool = False,
+    overwrite: bool = False,
+) -> list[Path]:
+    """Write all numbers about ``runs``, the first being the base, into ``folder``. Returns the files.
+
+    ``formats``: csv, csv.gz, parquet, json, xlsx, lm-eval, inspect. The other arguments are those of
+    ``write_report``.
+
+    Raises ``RunError`` or ``DataError`` for unreadable input, ``ConfigError`` for an unknown format or a file
+    that exists.
+    """
+    from kmmlu_fast.core.files import claim_outputs
+    from kmmlu_fast.reporting.comparison_settings import make_comparison_settings
+    from kmmlu_fast.reporting.config import ReportConfig
+    from kmmlu_fast.reporting.files.export_formats import find_export_format
+    from kmmlu_fast.reporting.files.exports import write_exports
+    from kmmlu_fast.reporting.inputs import config_input_files, load_questions_frame
+    from kmmlu_fast.reporting.report_data import collect_report_data
+    from kmmlu_fast.reporting.wording.language import get_translator
+    from kmmlu_fast.runs.run import Run as RunType
+
+    loaded = _as_named_runs([runs] if isinstance(runs, RunType) else runs)
+    config = build_config(
+        ReportConfig,
+        runs=[run.source for run in loaded],
+        export=list(formats),
+        dataset=dataset,
+        overlap=list(overlap),
+    )
+    outputs = [path for name in config.export for path in find_export_format(name).paths(Path(folder))]
+    claim_outputs(outputs, config_input_files(config), overwrite=overwrite, flag="folder")
+    questions = load_questions_frame(config)
+    data = collect_report_data(loaded, make_comparison_settings(config, questions), questions)
+    return write_exports(config.export, data, get_translator(lang), Path(folder), with_texts=not no_texts)
+
+
+def draw_rows(**settings: Unpack[SampleSettings]) -> DrawnRows:
     """Draw training rows from weak subjects and write them as Alpaca JSONL, with the plan, the dropped rows
     and a data card next to them.
 
@@ -231,17 +301,32 @@ def draw_rows(**settings: Any) -> DrawnRows:
     from kmmlu_fast.sampling.config import SampleConfig
     from kmmlu_fast.sampling.job import draw_training_rows
 
-    if "source" in settings:
-        if "from" in settings:
+    values: dict[str, Any] = dict(settings)
+    if "source" in values:
+        if "from" in values:
             raise ConfigError("source and from are one setting: give one of them")
-        sources = settings.pop("source")
+        sources = values.pop("source")
         if not isinstance(sources, (list, tuple)):
             sources = [] if sources is None else [sources]
-        settings["from"] = [str(getattr(source, "source", source)) for source in sources]
-    return draw_training_rows(build_config(SampleConfig, **settings))
+        values["from"] = [str(getattr(source, "source", source)) for source in sources]
+    return draw_training_rows(build_config(SampleConfig, **values))
 
 
-def train_adapter(**settings: Any) -> TrainedAdapter:
+def plan_training(**settings: Unpack[TrainSettings]) -> str:
+    """What would fit: the memory plan of a training, without weights or rows. Computed, not measured.
+
+    Keyword arguments as in ``train_adapter``; ``gpu_memory`` (GiB) plans for a GPU that is not here.
+
+    Raises ``TrainError`` if nothing fits, ``ModelError`` if the model's config.json is not available.
+    """
+    from kmmlu_fast.training.config import TrainConfig
+    from kmmlu_fast.training.preview import preview_training
+
+    values: dict[str, Any] = {**settings, "plan": True}
+    return "\n".join(preview_training(build_config(TrainConfig, **values)))
+
+
+def train_adapter(**settings: Unpack[TrainSettings]) -> TrainedAdapter:
     """Train a LoRA adapter with Unsloth. Returns its directory and card (``.path``, ``.metrics``,
     ``.warnings``).
 
@@ -301,7 +386,7 @@ def find_overlap(
     return overlap.find_file_overlap(Path(train), dataset, split, revision)
 
 
-def export_model(adapter: str | Path, out: str | Path, **settings: Any) -> Path:
+def export_model(adapter: str | Path, out: str | Path, **settings: Unpack[ExportSettings]) -> Path:
     """Export an adapter into the new directory ``out``. Returns its path.
 
     Keyword arguments are the flags of ``python -m kmmlu_fast.export``: ``to`` ("merged", "gguf",
@@ -315,7 +400,9 @@ def export_model(adapter: str | Path, out: str | Path, **settings: Any) -> Path:
     return export_adapter(build_config(ExportConfig, adapter=[str(adapter)], out=Path(out), **settings)).path
 
 
-def check_artefacts(adapter: str | Path, *artefacts: str | Path, **settings: Any) -> GateReport:
+def check_artefacts(
+    adapter: str | Path, *artefacts: str | Path, **settings: Unpack[CheckSettings]
+) -> GateReport:
     """Compare artefacts (model directories, GGUF files, a server's models) with base + adapter.
 
     Keyword arguments are the flags of ``python -m kmmlu_fast.check``: ``questions``, ``model``, ``dataset``

@@ -74,6 +74,11 @@ def _usage_text() -> str:
 def _print_completion(arguments: list[str]) -> int:
     from kmmlu_fast.command.help_text import completion_script, shell_name
 
+    if "--help" in arguments or "-h" in arguments:
+        print(
+            "usage: kmmlu-fast completion [bash|zsh|fish]     such as: source <(kmmlu-fast completion bash)"
+        )
+        return 0
     shell = arguments[0] if arguments else shell_name()
     if shell not in ("bash", "zsh", "fish"):
         raise ConfigError(f"completion {shell!r}: allowed are bash, zsh, fish")

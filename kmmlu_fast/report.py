@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.command.run import run_main
@@ -12,6 +13,7 @@ from kmmlu_fast.core.files import claim_outputs
 from kmmlu_fast.core.progress import report_wait
 from kmmlu_fast.core.untrusted_text import strip_control_characters
 from kmmlu_fast.machine.heavy_imports import pause_garbage_collection
+from kmmlu_fast.reporting.charts.paper_figures import write_figures
 from kmmlu_fast.reporting.comparison_settings import make_comparison_settings
 from kmmlu_fast.reporting.config import ReportConfig
 from kmmlu_fast.reporting.files.output_paths import report_output_paths
@@ -23,7 +25,7 @@ from kmmlu_fast.reporting.inputs import (
     load_runs,
     select_exam_runs,
 )
-from kmmlu_fast.reporting.report_data import collect_report_data
+from kmmlu_fast.reporting.report_data import ReportData, collect_report_data
 from kmmlu_fast.reporting.terminal.screens import print_questions
 from kmmlu_fast.reporting.wording.language import get_translator
 
@@ -52,8 +54,6 @@ def run_report_command(argv: list[str] | None = None) -> int:
             data,
             path,
             config.lang,
-            figure_folder=config.figures,
-            figure_width=config.figure_width,
             plan=config.plan,
             with_texts=with_texts,
         )
@@ -61,20 +61,47 @@ def run_report_command(argv: list[str] | None = None) -> int:
         print(f"{shown_path}  ({_format_size(size)}, {len(runs)} run{'s' if len(runs) > 1 else ''})")
         if questions is not None and with_texts:
             log_note(f"{shown_path} contains question texts: keep it private, or write it with --no-texts")
-        if config.export:
-            from kmmlu_fast.reporting.files.exports import write_exports
-
-            with report_wait("writing exports"):
-                t = get_translator(config.lang)
-                files = write_exports(config.export, data, t, path.parent, with_texts=with_texts)
-            for written in files:
-                print(f"{strip_control_characters(str(written))}  ({_format_size(written.stat().st_size)})")
+        _write_beside_page(config, data, path, with_texts)
+        if config.open:
+            _open_page(path)
 
     def uninterrupted() -> None:
         with pause_garbage_collection():  # hundreds of thousands of texts that all stay in use
             body()
 
     return run_main(uninterrupted)
+
+
+def _write_beside_page(config: ReportConfig, data: ReportData, path: Path, with_texts: bool) -> None:
+    """Write and list the figures and exports that were asked for."""
+    if config.figures is not None:
+        with report_wait("drawing figures"):
+            figures = write_figures(
+                data,
+                config.figures,
+                config.lang,
+                plan=config.plan,
+                width_in=config.figure_width,
+                with_titles=config.figure_title,
+            )
+        names = ", ".join(figure.stem for figure in figures if figure.suffix == ".pdf")
+        print(f"{strip_control_characters(f'{config.figures}: {names}')}  (SVG, PNG, PDF)")
+    if config.export:
+        from kmmlu_fast.reporting.files.exports import write_exports
+
+        with report_wait("writing exports"):
+            t = get_translator(config.lang)
+            files = write_exports(config.export, data, t, path.parent, with_texts=with_texts)
+        for written in files:
+            print(f"{strip_control_characters(str(written))}  ({_format_size(written.stat().st_size)})")
+
+
+def _open_page(path: Path) -> None:
+    """Show the page in the user's browser; a note if there is none."""
+    import webbrowser
+
+    if not webbrowser.open(path.resolve().as_uri()):
+        log_note(f"--open: no browser was found; open {strip_control_characters(str(path))} yourself")
 
 
 def _format_size(count: int) -> str:

@@ -32,7 +32,7 @@ Progress goes to the logger `kmmlu_fast`, and is a bar in a notebook.
 
 
 def members(kind: type) -> list[tuple[str, str]]:
-    """Public properties and methods that are documented, in their order."""
+    """Public properties and methods that are documented, in their order, with their first paragraph."""
     found = []
     for name, value in vars(kind).items():
         target = value.fget if isinstance(value, property) else value
@@ -43,7 +43,7 @@ def members(kind: type) -> list[tuple[str, str]]:
             and target.__module__.startswith("kmmlu_fast")
         ):
             shown = name if isinstance(value, property) else f"{name}{inspect.signature(target)}"
-            found.append((shown, inspect.cleandoc(target.__doc__).splitlines()[0]))
+            found.append((shown, " ".join(inspect.cleandoc(target.__doc__).split("\n\n")[0].split())))
     return found
 
 

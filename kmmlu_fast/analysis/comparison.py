@@ -24,7 +24,7 @@ from kmmlu_fast.analysis.letter_bias import letter_prior
 from kmmlu_fast.analysis.letter_bias.letter_prior import Decomposition, RunLetters
 from kmmlu_fast.analysis.letter_bias.offsets import MatchedLetters, match_letter_shares
 from kmmlu_fast.analysis.overlap_gap import estimate_overlap_gap
-from kmmlu_fast.analysis.paired import ALPHA, PairedDifference
+from kmmlu_fast.analysis.paired import ALPHA, Outcome, PairedDifference
 from kmmlu_fast.analysis.paired_questions import PairArrays, join_runs, make_pair_arrays
 from kmmlu_fast.analysis.repeats import drop_repeated_questions
 from kmmlu_fast.analysis.strata import Floats, IntervalEstimate, question_weights
@@ -107,6 +107,27 @@ class PairComparison:
     def equal(self) -> bool:
         """Whether the whole interval lies inside the margin."""
         return self.micro.within(self.margin)
+
+    @property
+    def undecided(self) -> bool:
+        """Whether neither a change nor equality within the margin is shown."""
+        return self.outcome == "undecided"
+
+    @property
+    def outcome(self) -> Outcome:
+        """What is shown, in one word. A gain that is shown only on questions that overlap training data is
+        undecided; "opposed": micro and macro go opposite ways, both significantly.
+        """
+        if self.micro_macro_opposed:
+            return "opposed"
+        if self.exact:
+            difference = self.micro.c - self.micro.b
+            return "equal" if difference == 0 else "better" if difference > 0 else "worse"
+        if self.significant:
+            if self.micro.difference < 0:
+                return "worse"
+            return "undecided" if self.only_leaked else "better"
+        return "equal" if self.equal else "undecided"
 
     @property
     def micro_macro_opposed(self) -> bool:

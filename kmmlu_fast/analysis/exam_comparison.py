@@ -14,7 +14,7 @@ import numpy as np
 from kmmlu_fast.analysis.accuracy import above_chance, chance_level
 from kmmlu_fast.analysis.comparison import ComparisonSettings, PairComparison, compare_pair
 from kmmlu_fast.analysis.headline import compute_headline
-from kmmlu_fast.analysis.paired import adjust_p_values
+from kmmlu_fast.analysis.paired import Outcome, adjust_p_values
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.runs.loading import short_run_names
 from kmmlu_fast.runs.run import Run
@@ -38,6 +38,15 @@ class ExamState:
         if self.pair is None or self.p_holm is None or not self.pair.micro.significant_at(self.p_holm):
             return 0
         return 1 if self.pair.micro.difference > 0 else -1
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """What is shown of the pair, by the table's corrected p; None without a pair."""
+        if self.pair is None:
+            return None
+        if self.change:
+            return "better" if self.change > 0 else "worse"
+        return "equal" if self.pair.equal else "undecided"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,13 +27,16 @@ b) / n, 0-1.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from kmmlu_fast.analysis.strata import Estimate, Floats, stratified_mean_of_sums
+
+# What a comparison shows; "opposed": micro and macro go opposite ways, both significantly.
+Outcome = Literal["better", "worse", "opposed", "equal", "undecided"]
 
 ALPHA = 0.05
 POWER = 0.8

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from kmmlu_fast.analysis.paired import ALPHA
+from kmmlu_fast.analysis.paired import ALPHA, Outcome
 from kmmlu_fast.analysis.strata import Estimate, stratified_mean
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.runs.run import Run
@@ -49,6 +49,12 @@ class RecipeEffect:
         """At 5 %, by the interval and by the corrected p."""
         corrected = self.p_value if self.corrected_p_value is None else self.corrected_p_value
         return not self.low <= 0.0 <= self.high and corrected < ALPHA
+
+    def outcome(self, margin: float) -> Outcome:
+        """What is shown of the effect; ``margin``: effects within it count as equal, 0-1."""
+        if self.significant:
+            return "better" if self.effect > 0 else "worse"
+        return "equal" if -margin < self.low and self.high < margin else "undecided"
 
 
 def recipe_effect(name: str, base: Run, runs: list[Run]) -> RecipeEffect:

@@ -23,7 +23,7 @@ from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.reading import expand_path, read_yaml
 from kmmlu_fast.core.settings import Config as Config
-from kmmlu_fast.core.untrusted_text import bounded_repr
+from kmmlu_fast.core.untrusted_text import bounded_repr, one_line
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 SHIPPED = Path(__file__).parents[1] / "configs"  # the package's copy of a clone's configs/
@@ -81,13 +81,11 @@ def _normalize_arguments(cls: type[Config], arguments: list[str]) -> list[str]:
 def build_config(cls: type[ConfigT], **values: Any) -> ConfigT:
     """Config from keyword arguments named like the fields. ConfigError lists all faults; prints nothing.
 
-    A single value for a list field becomes a list of one, and paths in lists become text.
+    A single value for a list field becomes a list of one, and paths become text where text is asked for.
     """
     faults = _describe_unknown_keys(values, cls, cls.__name__)
     known = {
-        name: _coerce_list_value(cls, name, value)
-        for name, value in values.items()
-        if name in cls.model_fields
+        name: _coerce_value(cls, name, value) for name, value in values.items() if name in cls.model_fields
     }
     try:
         config = cls(**known)
@@ -99,9 +97,10 @@ def build_config(cls: type[ConfigT], **values: Any) -> ConfigT:
     return config
 
 
-def _coerce_list_value(cls: type[Config], name: str, value: Any) -> Any:
+def _coerce_value(cls: type[Config], name: str, value: Any) -> Any:
     if not _is_list_field(cls, name):
-        return value
+        takes_path = "Path" in str(cls.model_fields[name].annotation)
+        return str(value) if isinstance(value, Path) and not takes_path else value
     if isinstance(value, (str, Path)):
         return [str(value)]
     if isinstance(value, (list, tuple)):
@@ -174,6 +173,11 @@ def _suggest_similar_name(name: str, cls: type[Config], before: str = "") -> str
     return f", did you mean {before}{near[0].replace('_', '-')}?" if near else ""
 
 
+def _suggest_model_flag(bare: str, cls: type[Config]) -> str:
+    """A bare word is most often a model: ``eval demo``."""
+    return f", did you mean --model {one_line(bare, 60)}?" if "model" in cls.model_fields else ""
+
+
 def _read_flags(cls: type[ConfigT], arguments: list[str], prog: str) -> tuple[dict[str, Any], list[str]]:
     """The flags in ``arguments`` as raw values for pydantic, and the faults.
 
@@ -217,7 +221,7 @@ def _read_flags(cls: type[ConfigT], arguments: list[str], prog: str) -> tuple[di
         if flag.startswith("-")
     ]
     faults += [
-        f"unknown argument {bounded_repr(bare)}"
+        f"unknown argument {bounded_repr(bare)}" + _suggest_model_flag(bare, cls)
         for previous, bare in zip(["", *unknown], unknown, strict=False)
         if not bare.startswith("-") and not previous.startswith("-")
     ]

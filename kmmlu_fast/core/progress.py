@@ -25,6 +25,7 @@ from kmmlu_fast.core.console import (
 LINE_SEC = 10.0  # interval between lines if stderr is not a terminal
 WAIT_SEC = 8.0  # the longest silence during a wait
 _MOVING_SEC = 0.5
+_ENOUGH = 20  # units after the first answer from which a rate is meant; fewer if there are few in all
 
 
 class Meter:
@@ -35,9 +36,12 @@ class Meter:
         self._start = self._shown = time.monotonic()
         self._moving = are_notes_shown() and sys.stderr.isatty()
         self._bar = _notebook_bar(total, label, unit) if in_notebook() and not are_notes_shown() else None
+        self._first: tuple[float, int] | None = None  # when the first units were done, and how many
 
     def update(self, done: int, more: str = "") -> None:
         """Show progress, if the last update is long enough ago."""
+        if self._first is None and done:
+            self._first = (time.monotonic(), done)
         if self._bar is not None:
             self._bar.set_postfix_str(more, refresh=False)
             self._bar.update(done - self._bar.n)
@@ -54,15 +58,27 @@ class Meter:
 
     def _show_line(self, done: int, more: str, last: bool) -> None:
         self._shown = time.monotonic()
-        rate = done / max(self._shown - self._start, 1e-9)
-        left = (self._total - done) / rate if rate else 0.0
-        line = f"{self._label}: {done}/{self._total} {self._unit}, {rate:.1f}/s, {left:.0f} s left"
+        line = f"{self._label}: {done}/{self._total} {self._unit}"
+        rate = done / max(self._shown - self._start, 1e-9) if last else self._steady_rate(done)
+        if rate:
+            left = "" if last else f", {(self._total - done) / rate:.0f} s left"
+            line += f", {rate:.1f}/s{left}"
         if more:
             line += f", {more}"
         if self._moving and not last:
             show_status_line(line)
         else:
             log_note(line)
+
+    def _steady_rate(self, done: int) -> float | None:
+        """Units per second since the first answer, which came after the engine warmed up; None if too few
+        came since to say.
+        """
+        if self._first is None:
+            return None
+        since, count = self._shown - self._first[0], done - self._first[1]
+        enough = min(_ENOUGH, max(1, self._total // 50))
+        return count / since if count >= enough and since > 0 else None
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u20
 _LONG_WORD = re.compile(r"\S{201,}")
 # user:password@host, with or without a scheme; a user alone only behind a scheme (it may be a token).
 _CREDENTIALS = re.compile(
-    r"(\b[a-z][a-z0-9+.-]*://)[^\s/?#]*@|(?<![\w/])[^\s/@:'\"=]+:[^\s/@]+@(?=[\w\[])", re.IGNORECASE
+    r"(\b[a-z][a-z0-9+.-]*://)[^\s/?#]*@|(?<![\w/])[^\s/@:'\"=\[]+:[^\s/@]+@(?=[\w\[])", re.IGNORECASE
 )
 MAX_LINE = 3_000  # characters of an error's line
 

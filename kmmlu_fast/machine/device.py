@@ -13,6 +13,7 @@ from collections.abc import Collection
 from kmmlu_fast.core.errors import EngineError
 from kmmlu_fast.machine import gpus, host, memory_fit, packages
 from kmmlu_fast.machine.heavy_imports import pause_garbage_collection
+from kmmlu_fast.machine.setup_commands import setup_command
 
 # Model types that overflow in float16; vLLM 0.32 (config/model.py) refuses them too.
 _NOT_IN_FLOAT16 = frozenset({"gemma2", "gemma3", "gemma3_text", "glm4"})
@@ -32,7 +33,7 @@ def has_gpu() -> bool:
     if cards := gpus.list_gpus():
         why = torch_gpu_problem(cards[0], torch.__version__, torch.version.cuda, sees)
         if why:
-            set_up = "bash scripts/setup.sh cpu, and " if packages.installed_kind() == "gpu" else ""
+            set_up = f"{setup_command('cpu')}, and " if packages.installed_kind() == "gpu" else ""
             raise EngineError(f"{why}; to compute on the CPU on purpose: {set_up}CUDA_VISIBLE_DEVICES=-1")
     return sees
 
@@ -44,7 +45,7 @@ def torch_gpu_problem(card: gpus.Gpu, torch_version: str, torch_cuda: str | None
     ``sees`` is not enough: with NVML it also counts a card whose driver is too old, and fails later.
     """
     if torch_cuda is None:
-        return f"{card} is here, but torch {torch_version} is built for the CPU: bash scripts/setup.sh gpu"
+        return f"{card} is here, but torch {torch_version} is built for the CPU: {setup_command('gpu')}"
     if why := memory_fit.unsupported_gpu_reason(card.capability, card.name):
         return why
     if why := packages.driver_problem(card.driver, int(torch_cuda.split(".")[0])):

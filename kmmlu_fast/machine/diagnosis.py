@@ -21,6 +21,7 @@ from kmmlu_fast.machine.host import Machine
 from kmmlu_fast.machine.memory_fit import MemoryOption
 from kmmlu_fast.machine.model_size import ModelFacts
 from kmmlu_fast.machine.packages import HubStatus, PinCheck, Toolchain, expand_home
+from kmmlu_fast.machine.setup_commands import setup_command
 
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 11), (3, 13)
 _LIMIT_SEC = 3.0
@@ -120,8 +121,7 @@ class Diagnosis:
         wanted = "gpu" if self.card else "cpu"
         if self.installed == wanted and self.pins.complete:
             return ""
-        other = "rm -rf .venv && " if self.installed and self.installed != wanted else ""
-        return f"{other}bash scripts/setup.sh {wanted}"
+        return setup_command(wanted, replace=bool(self.installed) and self.installed != wanted)
 
     @property
     def obstacles(self) -> list[str]:
@@ -137,9 +137,8 @@ class Diagnosis:
             reasons.append(self.card_problem)
         if self.installed == "gpu" and not self.cards.cards:
             why = self.cards.problem or "no NVIDIA card answers"
-            reasons.append(
-                f"the GPU set is installed, but {why}; for the CPU: rm -rf .venv && bash scripts/setup.sh cpu"
-            )
+            instead = setup_command("cpu", replace=True)
+            reasons.append(f"the GPU set is installed, but {why}; for the CPU: {instead}")
         if self.card is None:
             if "avx2" not in here.cpu.flags:
                 reasons.append("the CPU has no AVX2, which vLLM's CPU build needs, and no card can be used")

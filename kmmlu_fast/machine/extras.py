@@ -9,6 +9,7 @@ import importlib.util
 import sys
 
 from kmmlu_fast.core.errors import InstallError
+from kmmlu_fast.machine.setup_commands import setup_command
 
 _EXTRAS = {
     "vllm": "gpu or cpu",
@@ -37,10 +38,10 @@ def require_modules(what: str, *modules: str) -> None:
     absent = [name for name in modules if importlib.util.find_spec(name) is None]
     if absent:
         extra = _EXTRAS.get(absent[0], "gpu or cpu")
-        first = extra.split(",")[0].split(" ")[0]
+        command = setup_command("gpu") if "gpu" in extra else f"pip install 'kmmlu-fast[{extra}]'"
+        shown = f"{command} (or cpu)" if "gpu" in extra else command
         raise InstallError(
-            f"{what} needs {', '.join(absent)}, which the plain install leaves out: pip install"
-            f" 'kmmlu-fast[{first}]' (extra {extra}), or bash scripts/setup.sh in a clone"
+            f"{what} needs {', '.join(absent)}, which the plain install leaves out: {shown} (extra {extra})"
         )
 
 

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kmmlu_fast.machine.model_size import ModelFacts
+from kmmlu_fast.machine.setup_commands import setup_command
 
 GIB = 1024**3
 
@@ -92,7 +93,7 @@ def unsupported_gpu_reason(capability: tuple[int, int], name: str = "this card")
         return ""
     return (
         f"{name} has compute capability {capability[0]}.{capability[1]}: the pinned set is for CUDA 13, "
-        "which needs 7.5 (so no V100, P100 or GTX 10); use a newer card, or bash scripts/setup.sh cpu"
+        f"which needs 7.5 (so no V100, P100 or GTX 10); use a newer card, or {setup_command('cpu')}"
     )
 
 

@@ -13,7 +13,7 @@ import polars as pl
 
 from kmmlu_fast.analysis import comparison as analysis
 from kmmlu_fast.analysis.comparison import ComparisonSettings, compare_pair
-from kmmlu_fast.analysis.paired import PairedDifference
+from kmmlu_fast.analysis.paired import Outcome, PairedDifference
 from kmmlu_fast.reporting.files.frames import report_data_json
 from kmmlu_fast.reporting.pairs import log_and_correct_pairs
 from kmmlu_fast.reporting.report_data import report_data_from_pairs
@@ -49,6 +49,28 @@ class Comparison:
         Benjamini-Hochberg.
         """
         return self.pair.subjects
+
+    @property
+    def significant(self) -> bool:
+        """Whether accuracy over questions changed, by the corrected p and by the interval."""
+        return self.pair.significant
+
+    @property
+    def equal(self) -> bool:
+        """Whether the difference is shown to lie within the margin."""
+        return self.pair.equal
+
+    @property
+    def undecided(self) -> bool:
+        """Whether neither a change nor equality is shown: ask more questions."""
+        return self.pair.undecided
+
+    @property
+    def outcome(self) -> Outcome:
+        """What is shown, in one word: better, worse, equal, undecided, or opposed (micro and macro go
+        opposite ways).
+        """
+        return self.pair.outcome
 
     def verdict(self, lang: Lang = "en") -> str:
         """The result in sentences, one per line: better or not, by how much, in which subjects, and whether

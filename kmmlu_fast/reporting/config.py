@@ -40,12 +40,16 @@ class PairsConfig(Config):
             "format",
             "by_subject",
             "json_file",
+            "fail_if",
+            "junit",
             "no_texts",
             "export",
             "figures",
             "figure_width",
+            "figure_title",
             "plan",
             "show",
+            "open",
         ),
     }
 
@@ -113,15 +117,33 @@ class PairsConfig(Config):
 class CompareConfig(PairsConfig):
     """python -m kmmlu_fast.compare: runs over the same questions, question by question."""
 
-    first: ClassVar[tuple[str, ...]] = ("base", "latest", "by_subject", "format", "lang")
-    examples: ClassVar[tuple[str, ...]] = ("base lora", "--latest", "runs/*-base-* runs/*-lora-* --format md")
-
-    format: Literal["text", "md", "csv", "json"] = Field(
-        "text", description="output format; csv: a row per comparison and subject"
+    first: ClassVar[tuple[str, ...]] = ("base", "latest", "by_subject", "format", "fail_if", "lang")
+    examples: ClassVar[tuple[str, ...]] = (
+        "base lora",
+        "--latest --format md",
+        "base lora --fail-if worse --junit gate.xml",
     )
-    overwrite: bool = Field(False, description="replace --json-file if it exists")
+
+    format: Literal["text", "md", "latex", "csv", "json"] = Field(
+        "text",
+        description=(
+            "output format; latex: booktabs tables and a methods paragraph; csv: a row per comparison and"
+            " subject"
+        ),
+    )
+    overwrite: bool = Field(False, description="replace --json-file and --junit if they exist")
     by_subject: bool = Field(False, description="list every subject, not only those that changed most")
     json_file: Path | None = Field(None, description="write all numbers to this JSON file as well")
+    fail_if: Literal["worse", "undecided", "not-better"] | None = Field(
+        None,
+        description=(
+            "exit with code 1 if a run is shown to be worse than the base; undecided: also if neither a"
+            " change nor equality is shown; not-better: unless it is shown to be better"
+        ),
+    )
+    junit: Path | None = Field(
+        None, description="write the result of --fail-if (default: worse) to this JUnit XML file"
+    )
     what_moved: bool = Field(
         False, description="fit which kinds of question were gained or lost (needs the dataset's texts)"
     )
@@ -157,6 +179,7 @@ class ReportConfig(PairsConfig):
         None,
         description="the HTML file; default: report.html in the run directory (one run), else here",
     )
+    open: bool = Field(False, description="open the page in the browser")
     export: list[str] = Field([], description=f"{', '.join(FORMATS)}: written beside the HTML file")
     no_texts: bool = Field(
         False,
@@ -169,6 +192,7 @@ class ReportConfig(PairsConfig):
         lt=50,
         description="width of the figures, such as 3.3in, 84mm or 8.4cm; default: their own",
     )
+    figure_title: bool = Field(True, description="titles inside the figures; a paper has captions instead")
     plan: Path | None = Field(None, description="sampling plan (.plan.parquet of kmmlu_fast.sample) to chart")
     show: list[str] = Field(
         [], description="print these questions (such as Accounting/test/17) instead of writing a report"

@@ -49,10 +49,9 @@ def load_runs(
         load_all_runs(resolve_run_paths(config), questions, config.split, prefix), config.base
     )
     if len(runs) < at_least:
-        raise ConfigError(
-            f"{len(runs)} run given, {at_least} needed: name a base and at least one other, such as runs/base"
-            " runs/lora"
-        )
+        wanted = "a base and at least one other, such as base lora" if at_least > 1 else "one, such as base"
+        given = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
+        raise ConfigError(f"{given} given, {at_least} needed: name {wanted} (a path or a name), or --latest")
     if config.base is not None:
         chosen = [run for run in runs if config.base in (run.name, run.source, run.config.get("name"))]
         if not chosen:

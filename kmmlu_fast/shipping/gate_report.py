@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from typing import Any
-from xml.etree import ElementTree
 
+from kmmlu_fast.core.junit import JunitCase, format_junit
 from kmmlu_fast.core.untrusted_text import strip_control_characters
 from kmmlu_fast.core.version import __version__
 from kmmlu_fast.shipping.gate import CheckedArtefact, GateReport
@@ -97,21 +97,12 @@ def gate_json(report: GateReport) -> dict[str, Any]:
 
 def gate_junit(report: GateReport) -> bytes:
     """A JUnit XML file: a test case per artefact, failed if it is not safe."""
-    failures = sum(not checked.diagnosis.is_safe for checked in report.checked)
-    suite = ElementTree.Element(
-        "testsuite",
-        name="kmmlu-fast check",
-        tests=str(len(report.checked)),
-        failures=str(failures),
-        errors="0",
-    )
-    for checked in report.checked:
-        name = strip_control_characters(checked.artefact.name)
-        case = ElementTree.SubElement(suite, "testcase", classname="check", name=name)
-        sentence = strip_control_characters(checked.diagnosis.sentence)
-        if checked.diagnosis.is_safe:
-            ElementTree.SubElement(case, "system-out").text = sentence
-        else:
-            ElementTree.SubElement(case, "failure", message=sentence, type=checked.diagnosis.verdict)
-    data: bytes = ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True)
-    return data
+    cases = [
+        JunitCase(
+            checked.artefact.name,
+            checked.diagnosis.sentence,
+            None if checked.diagnosis.is_safe else checked.diagnosis.verdict,
+        )
+        for checked in report.checked
+    ]
+    return format_junit("kmmlu-fast check", "check", cases)

@@ -84,3 +84,25 @@ def test_on_a_terminal_one_line_moves_and_is_gone(
             log_note("another line")
         text += capsys.readouterr().err
     assert "\r\x1b[Kengine: 1 s" in text and "\r\x1b[Kanother line\n" in text
+
+
+def test_time_left_is_not_guessed_from_the_first_answer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first answer waits for the engine: 9 s for one of 450 questions is not 4,000 s for all."""
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(progress, "LINE_SEC", 0.0)
+    with show_notes():
+        meter = progress.Meter(450, "base")
+        now += 9
+        meter.update(1)
+        now += 1
+        meter.update(5)
+        assert "left" not in capsys.readouterr().err
+        now += 9
+        meter.update(101)
+        assert capsys.readouterr().err == "base: 101/450 questions, 10.0/s, 35 s left\n"
+        now += 35
+        meter.close(450)
+        assert capsys.readouterr().err == "base: 450/450 questions, 8.3/s\n"

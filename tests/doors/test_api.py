@@ -21,10 +21,14 @@ from kmmlu_fast import (
     ConfigError,
     KmmluError,
     compare_runs,
+    diagnose_machine,
     draw_rows,
     evaluate,
+    export_runs,
     find_overlap,
     load_run,
+    plan_training,
+    score_subjects,
     train_adapter,
     write_report,
 )
@@ -57,7 +61,7 @@ def test_every_public_name_is_there_and_importing_the_package_imports_nothing_el
 
 def test_faults_are_raised_all_at_once_and_nothing_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ConfigError) as caught:
-        evaluate(modle="demo", num_fewshot=9, limit=0)
+        evaluate(modle="demo", num_fewshot=9, limit=0)  # type: ignore[call-arg]
     text = str(caught.value)
     assert (
         "unknown key 'modle', did you mean model?" in text and "num_fewshot 9" in text and "limit 0" in text
@@ -183,3 +187,46 @@ def test_the_page_about_the_api_is_what_the_docstrings_say() -> None:
     assert done.stdout == (root / "docs" / "api.md").read_text(encoding="utf-8"), (
         "run: python scripts/api_docs.py > docs/api.md"
     )
+
+
+def test_settings_have_the_configs_names_and_types() -> None:
+    """mypy checks the keyword arguments: the misspelled one above needs its ``type: ignore``."""
+    root = Path(kmmlu_fast.__file__).parents[1]
+    made = subprocess.run(
+        [sys.executable, root / "scripts" / "api_settings.py"], capture_output=True, text=True, check=True
+    ).stdout
+    message = "run: python scripts/api_settings.py > kmmlu_fast/api_settings.py"
+    assert (root / "kmmlu_fast" / "api_settings.py").read_text(encoding="utf-8") == made, message
+
+
+def test_paths_are_taken_where_names_are(tmp_path: Path) -> None:
+    with pytest.raises(KmmluError, match="nowhere"):
+        evaluate(model=tmp_path / "nowhere", dataset="sample", adapter=tmp_path / "lora")
+
+
+def test_runs_have_the_names_of_the_command_line(tmp_path: Path) -> None:
+    for name, skill in (("model-base", 0.5), ("model-lora", 1.5)):
+        run_directory(tmp_path / f"{name}-{'f' * 12}", f"{name}-sample", predictions(1, skill=skill))
+    runs = sorted(tmp_path.iterdir())
+    assert "lora is better than base" in compare_runs(*runs).verdict()
+    page = write_report(runs, tmp_path / "report.html")
+    assert "lora is better than base" in page.read_text(encoding="utf-8")
+
+
+def test_exports_and_subjects(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    files = export_runs(runs, tmp_path / "numbers", formats=["csv", "json"])
+    assert {path.name for path in files} >= {"predictions.csv", "report.json"}, files
+    assert all(path.is_file() for path in files)
+    with pytest.raises(ConfigError, match="folder"):
+        export_runs(runs, tmp_path / "numbers")
+    assert export_runs(runs, tmp_path / "numbers", overwrite=True)
+    with pytest.raises(ConfigError, match="unknown format 'cvs'"):
+        export_runs(runs, tmp_path / "more", formats=["cvs"])
+    subjects = score_subjects(runs[0])
+    assert subjects["accuracy"].is_sorted() and (subjects["low"] < subjects["accuracy"]).all()
+
+
+def test_a_plan_and_a_diagnosis_without_a_gpu(tmp_path: Path) -> None:
+    model = make_tiny_model(tmp_path / "model")
+    assert "fits:" in plan_training(model=model, gpu_memory=24)
+    assert diagnose_machine(str(model)).machine.memory_total_bytes > 0

@@ -250,3 +250,23 @@ def test_letters_that_do_not_fix_the_split_print_a_range_not_a_claim(
         "significant part",
     ):
         assert claim not in out
+
+
+def test_fail_if_closes_a_pipeline(
+    runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, lora = runs
+    junit = tmp_path / "gate.xml"
+    assert run_compare_command([base, lora, "--fail-if", "not-better", "--junit", str(junit)]) == 0
+    assert "--fail-if not-better: passed (1 compared)" in capsys.readouterr().err
+    assert 'tests="1" failures="0"' in junit.read_text(encoding="utf-8")
+    assert run_compare_command([lora, base, "--fail-if", "worse", "--junit", str(junit)]) == 2  # exists
+    assert "--junit" in capsys.readouterr().err
+    again = [lora, base, "--fail-if", "worse", "--junit", str(junit), "--overwrite", "--format", "json"]
+    assert run_compare_command(again) == 1
+    out, err = capsys.readouterr()
+    assert json.loads(out)["comparisons"][0]["outcome"] == "worse"  # stdout is still JSON
+    assert "--fail-if worse: failed (base against lora: worse)" in err
+    assert 'failures="1"' in junit.read_text(encoding="utf-8") and 'type="worse"' in junit.read_text()
+    assert run_compare_command([base, lora, "--fail-if", "bad"]) == 2
+    assert "worse" in capsys.readouterr().err

@@ -5,6 +5,7 @@ its generator is.
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -61,3 +62,7 @@ def test_the_site_builds_strictly(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "site" / "index.html").is_file()
+    for page in (tmp_path / "site").rglob("*.html"):  # nothing is fetched, and search works from disk
+        text = page.read_text(encoding="utf-8")
+        assert re.findall(r"""<(?:script|link|img)[^>]+(?:src|href)="(https?:[^"]+)""", text) == [], page
+        assert "iframe-worker.js" in text or page.name == "404.html"

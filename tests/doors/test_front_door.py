@@ -177,3 +177,16 @@ def test_completion(shell: str, capsys: Caught) -> None:
         )
         done = subprocess.run(["bash", "-c", ask], capture_output=True, text=True, check=True)
         assert done.stdout.split() == ["--lora-alpha", "--lora-dropout"]
+
+
+def test_small_slips_are_answered(tmp_path: Path, capsys: Caught) -> None:
+    assert cli.dispatch_command(["help", "completion"]) == 0
+    assert "completion [bash|zsh|fish]" in capsys.readouterr().out
+    assert cli.dispatch_command(["eval", "demo"]) == 2
+    assert "unknown argument 'demo', did you mean --model demo?" in capsys.readouterr().err
+    assert cli.dispatch_command(["report"]) == 2
+    assert "0 runs given, 1 needed" in capsys.readouterr().err
+    table = tmp_path / "table.csv"
+    table.write_text("question_id,answer,phi-4\nLaw/test/0,A,A\nLaw/test/1,B,A\n", encoding="utf-8")
+    assert cli.dispatch_command(["report", f"{table}:phi4", "--output", str(tmp_path / "r.html")]) == 2
+    assert "has no column 'phi4', did you mean phi-4?" in capsys.readouterr().err

@@ -82,7 +82,9 @@ def test_flags_that_the_text_names_exist(name: str) -> None:
         "print",
         "full",
         "gpus",
-    }  # of the command, install, reproduce.sh
+        "check",
+        "verify",
+    }  # of the command, install, exams, doctor, reproduce.sh
     ours = re.sub(r"python -m bench\.[^`]*", "", text)  # benchmarks have flags of their own
     named = set(re.findall(r"--([a-z][a-z-]*)", ours)) - elsewhere
     named = {flag.removeprefix("no-") for flag in named}

@@ -129,6 +129,7 @@ def test_a_key_that_no_header_holds_is_refused_without_being_shown(
         ("https://me:se@cret@hub/x", "https://***@hub/x"),
         ("a@b.c https://hub/a@b", "a@b.c https://hub/a@b"),
         ("lora=a:b", "lora=a:b"),
+        ("a hub id (owner/name[:split@revision])", "a hub id (owner/name[:split@revision])"),
     ],
 )
 def test_credentials_are_masked(text: str, masked: str) -> None:

@@ -19,6 +19,7 @@ from kmmlu_fast.machine.device import resolve_auto_dtype
 from kmmlu_fast.machine.gpus import Gpu
 from kmmlu_fast.machine.memory_fit import GIB, BatchSettings
 from kmmlu_fast.machine.model_size import ModelFacts
+from kmmlu_fast.machine.setup_commands import setup_command
 
 # The engine process's CUDA context, allocated before vLLM measures free memory.
 _CONTEXT_BYTES = int(0.6 * GIB)
@@ -117,8 +118,8 @@ def cpu_arguments(settings: EngineSettings) -> dict[str, Any]:
     if packages.installed_kind() == "gpu":
         problem = gpus.find_gpus().problem or "this machine shows no NVIDIA GPU"
         raise EngineError(
-            f"vLLM is installed for CUDA, but {problem}: run 'bash scripts/setup.sh cpu', or give this"
-            " process a GPU"
+            f"vLLM is installed for CUDA, but {problem}: run '{setup_command('cpu')}', or give this process"
+            " a GPU"
         )
     seqs = settings.max_num_seqs or CPU_BATCH.max_num_seqs
     tokens = max(settings.max_num_batched_tokens or CPU_BATCH.max_num_batched_tokens, seqs)

@@ -36,7 +36,7 @@ def changes_chart(
     for row in frame.iter_rows(named=True):
         first, second = format_percent(row["first"], 1), format_percent(row["second"], 1)
         low, high = format_points(row["low"], 1, False), format_points(row["high"], 1, False)
-        change = f"{format_points(row['difference'], 1)} [{low}, {high}]"
+        change = f"{t.units(format_points(row['difference'], 1))} [{low}, {high}]"
         counts = f"n = {row['n']:,}, p(Holm) = {row['p_holm']:.3f}"
         tips.append(f"{row['label']}: {first} → {second}, {change}, {counts}")
     frame = frame.with_columns(pl.Series("tip", tips)).select(
@@ -123,18 +123,20 @@ def supercategory_chart(frame: pl.DataFrame, runs: list[str], palette: Palette, 
     colour = alt.Color(
         "run:N", scale=alt.Scale(domain=runs, range=run_colours(len(runs), palette)), legend=None
     )
-    y = alt.Y("label:N", title=None, axis=alt.Axis(ticks=False, domain=False))
+    y = alt.Y("label:N", title=None, axis=alt.Axis(ticks=False, domain=False, grid=True))
     offset = alt.YOffset("run:N", sort=runs)
-    x = alt.X("accuracy:Q", title=t("accuracy_axis"), axis=alt.Axis(format=".0%"))
-    base = alt.Chart(frame)
+    # dots need no zero: a bar that begins elsewhere would mislead
+    x = alt.X(
+        "low:Q",
+        title=t("accuracy_axis"),
+        scale=alt.Scale(zero=False, padding=8),
+        axis=alt.Axis(format=".0%"),
+    )
+    base = alt.Chart(frame).encode(y=y, yOffset=offset, color=colour, description="tip:N")
     return alt.layer(
-        base.mark_bar(cornerRadiusEnd=2, height={"band": 0.82}).encode(
-            y=y, yOffset=offset, x=x, color=colour, description="tip:N"
-        ),
-        base.mark_rule(color=palette["ink"], opacity=0.75, strokeWidth=1.2).encode(
-            y=y, yOffset=offset, x=alt.X("low:Q", title=t("accuracy_axis")), x2="high:Q", description="tip:N"
-        ),
-    ).properties(width=420, height={"step": 15 if len(runs) > 2 else 18, "for": "offset"})
+        base.mark_rule(strokeWidth=2).encode(x=x, x2="high:Q"),
+        base.mark_point(filled=True, size=52, opacity=1).encode(x="accuracy:Q"),
+    ).properties(width=420, height={"step": 13 if len(runs) > 2 else 16, "for": "offset"})
 
 
 def weak_subjects_chart(frame: pl.DataFrame, palette: Palette, t: Translator) -> Any:
@@ -231,3 +233,31 @@ def calibration_chart(frame: pl.DataFrame, runs: list[str], palette: Palette, t:
             description="tip:N",
         ),
     ).properties(width=400, height=240)
+
+
+def heat_map_chart(frame: pl.DataFrame, labels: list[str], runs: list[str], palette: Palette) -> Any:
+    """Subjects x runs, the accuracy in per cent in each cell. ``frame``: label, run, accuracy."""
+    import altair as alt
+
+    x = alt.X(
+        "run:N",
+        sort=runs,
+        title=None,
+        axis=alt.Axis(orient="top", labelAngle=-40, labelLimit=220, ticks=False, domain=False),
+    )
+    y = alt.Y("label:N", sort=labels, title=None, axis=alt.Axis(labelLimit=270, ticks=False, domain=False))
+    low, high = frame["accuracy"].min(), frame["accuracy"].max()
+    colour = alt.Color(
+        "accuracy:Q",
+        scale=alt.Scale(domain=[low, high], range=["#f4f7fc", palette["second"]], interpolate="rgb"),
+        legend=None,
+    )
+    middle = f"datum.accuracy > {(float(str(low)) + 1.5 * float(str(high))) / 2.5}"
+    text = alt.condition(middle, alt.value(palette["paper"]), alt.value(palette["ink"]))
+    base = alt.Chart(frame)
+    return alt.layer(
+        base.mark_rect().encode(x=x, y=y, color=colour),
+        base.transform_calculate(shown="format(100 * datum.accuracy, '.0f')")
+        .mark_text(fontSize=9)
+        .encode(x=x, y=y, text="shown:N", color=text),
+    ).properties(width=max(120, 34 * len(runs)), height={"step": 15})

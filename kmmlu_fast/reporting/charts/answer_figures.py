@@ -33,7 +33,7 @@ def report_figures(report: ReportData, plan: Path | None, t: Translator) -> list
     shown = runs_in_focus(report)
     answered = [run for run in shown if run.predictions is not None]
     candidates = [
-        _changes_figure(report.focus, t),
+        changes_figure(report.focus, t),
         _supercategory_figure(shown, t),
         _weak_subjects_figure(shown[-1], report.questions, t),
         _letter_share_figure(answered, t),
@@ -55,12 +55,13 @@ def runs_in_focus(report: ReportData) -> list[Run]:
     return [run for name in (pair.first, pair.second) for run in runs if run.name == name]
 
 
-def _changes_figure(pair: PairComparison | None, t: Translator) -> Figure | None:
+def changes_figure(pair: PairComparison | None, t: Translator, name: str = "changes") -> Figure | None:
+    """What changed, subject by subject; None without a pair. ``name``: the figure's id."""
     if pair is None:
         return None
     labels = [t.subject(name) for name in pair.subjects["subject"]]
     return Figure(
-        id="changes",
+        id=name,
         title=t("changes_title"),
         note=t("changes_note"),
         draw=lambda palette: answer_charts.changes_chart(

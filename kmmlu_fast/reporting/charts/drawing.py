@@ -39,6 +39,7 @@ FIGURE = {
 FONT = "Pretendard, 'Noto Sans KR', 'Noto Sans CJK KR', 'Apple SD Gothic Neo', 'Malgun Gothic', sans-serif"
 
 Palette = dict[str, str]
+NARROWEST_PX = 70.0  # of a plot
 
 
 def run_colours(count: int, palette: Palette) -> list[str]:
@@ -46,12 +47,44 @@ def run_colours(count: int, palette: Palette) -> list[str]:
     return [palette["first"], palette["second"], *palette["more"].split()][:count]
 
 
-def chart_to_svg(chart: Any, palette: Palette, prefix: str = "") -> str:
+def chart_to_svg(chart: Any, palette: Palette, prefix: str = "", width_px: float | None = None) -> str:
     """A chart as SVG text, for the page (PAGE) or a file (FIGURE). ``prefix`` keeps the ids of several charts
-    in a page distinct.
+    in a page distinct; ``width_px``: plots are narrowed towards this width.
     """
-    svg = spec_to_svg(vega_lite_spec(chart, palette))
+    spec = vega_lite_spec(chart, palette)
+    svg = spec_to_svg(spec)
+    if width_px is not None and narrow_plots(spec, svg_width(svg) - width_px):
+        svg = spec_to_svg(spec)
     return re.sub(r'(\bid="|url\(#)', rf"\g<1>{prefix}-", svg) if prefix else svg
+
+
+def svg_width(svg: str) -> float:
+    """Its outer width, px."""
+    return float(re.search(r'<svg[^>]* width="([\d.]+)"', svg)[1])  # type: ignore[index]
+
+
+def plots_with_width(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """The views of a specification that have a width."""
+    inner = [part for key in ("vconcat", "hconcat", "layer") for part in spec.get(key, [])]
+    own = [spec] if isinstance(spec.get("width"), (int, float)) else []
+    return [*own, *[plot for part in inner for plot in plots_with_width(part)]]
+
+
+def narrow_plots(spec: dict[str, Any], over_px: float) -> bool:
+    """Take ``over_px`` from the widths of plots side by side; False if none can be narrowed."""
+    beside = max(
+        (
+            len(plots_with_width({"hconcat": part.get("hconcat", [part])}))
+            for part in spec.get("vconcat", [spec])
+        ),
+        default=1,
+    )
+    narrowed = False
+    for plot in plots_with_width(spec):
+        width = max(NARROWEST_PX, plot["width"] - over_px / max(1, beside))
+        narrowed = narrowed or abs(width - plot["width"]) > 0.5
+        plot["width"] = width
+    return narrowed
 
 
 def spec_to_svg(document: dict[str, Any]) -> str:
@@ -78,5 +111,7 @@ def vega_lite_spec(chart: Any, palette: Palette) -> dict[str, Any]:
         chart.configure(font=FONT, background=palette["paper"])
         .configure_view(stroke=None)
         .configure_axis(**axis)
+        # numbers that have no room are left out, not drawn over each other
+        .configure_axisQuantitative(labelFlush=False, labelOverlap="greedy", labelSeparation=5)
     )
     return dict(configured.to_dict(validate=False))

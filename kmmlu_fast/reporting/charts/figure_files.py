@@ -20,22 +20,23 @@ from kmmlu_fast.reporting.charts import drawing
 from kmmlu_fast.reporting.charts.figure import Figure
 
 PX_PER_INCH = 96.0  # CSS pixels, as SVG has them
-_NARROWEST = 70.0  # px of a plot
 _HANGUL = re.compile("[\uac00-\ud7a3]")
 
 
-def save_figure(figure: Figure, folder: Path, width_in: float | None = None) -> list[Path]:
+def save_figure(
+    figure: Figure, folder: Path, width_in: float | None = None, *, with_title: bool = True
+) -> list[Path]:
     """``id.svg``, ``id.png`` (300 dpi) and ``id.pdf``; ``width_in``: inches, or the chart's own width."""
     import vl_convert
 
     folder.mkdir(parents=True, exist_ok=True)
-    svg = _render_svg(figure, None if width_in is None else width_in * PX_PER_INCH)
+    svg = _render_svg(figure, None if width_in is None else width_in * PX_PER_INCH, with_title)
     if _HANGUL.search(svg) and not _has_korean_font():
         log_note(
             f"{figure.id}: no Korean font was found on this computer, so labels will be empty boxes; install"
             " fonts-noto-cjk"
         )
-    in_points = _resize_svg(svg, _svg_width(svg) * 72 / PX_PER_INCH)  # the unit of PDF
+    in_points = _resize_svg(svg, drawing.svg_width(svg) * 72 / PX_PER_INCH)  # the unit of PDF
     files = {
         "svg": svg.encode(),
         # ppi alone scales by ppi / 72; the drawing has 96 pixels per inch
@@ -55,37 +56,40 @@ def chart_table_rows(chart: Any) -> list[tuple[str, str]]:
     return [(name, value) for name, _, value in (tip.partition(": ") for tip in tips) if value]
 
 
-def _render_svg(figure: Figure, width_px: float | None) -> str:
+def _render_svg(figure: Figure, width_px: float | None, with_title: bool) -> str:
     """The SVG; plots are narrowed until the whole is ``width_px`` wide."""
     import altair as alt
 
     chart = figure.draw(drawing.FIGURE)
     if figure.legend:
-        chart = alt.vconcat(_legend_chart(figure), chart, spacing=6).resolve_scale(color="independent")
-    spec = drawing.vega_lite_spec(chart.properties(title=figure.title), drawing.FIGURE)
-    spec["title"] = {
-        "text": figure.title,
-        "anchor": "start",
-        "fontSize": 13,
-        "offset": 8,
-        "color": drawing.FIGURE["ink"],
-    }
+        legend = _legend_chart(figure, _label_width(chart))
+        chart = alt.vconcat(legend, chart, spacing=6).resolve_scale(color="independent")
+    spec = drawing.vega_lite_spec(chart, drawing.FIGURE)
+    if with_title:
+        spec["title"] = {
+            "text": figure.title,
+            "anchor": "start",
+            "fontSize": 13,
+            "offset": 8,
+            "color": drawing.FIGURE["ink"],
+        }
     spec["padding"] = 4
     svg = drawing.spec_to_svg(spec)
     if width_px is None:
         return svg
     for _ in range(4):
-        over = _svg_width(svg) - width_px
-        if abs(over) < 2 or not _narrow_plots(spec, over):
+        over = drawing.svg_width(svg) - width_px
+        if abs(over) < 2 or not drawing.narrow_plots(spec, over):
             break
-        spec["title"]["text"] = _wrap_title(figure.title, width_px)
+        if with_title:
+            spec["title"]["text"] = _wrap_title(figure.title, width_px)
         svg = drawing.spec_to_svg(spec)
     return _resize_svg(svg, width_px)
 
 
 def _resize_svg(svg: str, width: float) -> str:
     """The SVG in another outer width; its view box keeps the drawing's own measure."""
-    height = width * _svg_height(svg) / _svg_width(svg)
+    height = width * _svg_height(svg) / drawing.svg_width(svg)
     return re.sub(
         r'<svg([^>]*?) width="[^"]+" height="[^"]+"',
         rf'<svg\1 width="{width:.2f}" height="{height:.2f}"',
@@ -94,36 +98,8 @@ def _resize_svg(svg: str, width: float) -> str:
     )
 
 
-def _svg_width(svg: str) -> float:
-    return float(re.search(r'<svg[^>]* width="([\d.]+)"', svg)[1])  # type: ignore[index]
-
-
 def _svg_height(svg: str) -> float:
     return float(re.search(r'<svg[^>]* height="([\d.]+)"', svg)[1])  # type: ignore[index]
-
-
-def _plots_with_width(spec: dict[str, Any]) -> list[dict[str, Any]]:
-    """The views of a specification that have a width."""
-    inner = [part for key in ("vconcat", "hconcat", "layer") for part in spec.get(key, [])]
-    own = [spec] if isinstance(spec.get("width"), (int, float)) else []
-    return [*own, *[plot for part in inner for plot in _plots_with_width(part)]]
-
-
-def _narrow_plots(spec: dict[str, Any], over_px: float) -> bool:
-    """Take ``over_px`` from the widths of plots side by side; False if none can be narrowed."""
-    beside = max(
-        (
-            len(_plots_with_width({"hconcat": part.get("hconcat", [part])}))
-            for part in spec.get("vconcat", [spec])
-        ),
-        default=1,
-    )
-    narrowed = False
-    for plot in _plots_with_width(spec):
-        width = max(_NARROWEST, plot["width"] - over_px / max(1, beside))
-        narrowed = narrowed or abs(width - plot["width"]) > 0.5
-        plot["width"] = width
-    return narrowed
 
 
 def _wrap_title(title: str, width_px: float) -> list[str]:
@@ -137,8 +113,18 @@ def _wrap_title(title: str, width_px: float) -> list[str]:
     return lines
 
 
-def _legend_chart(figure: Figure) -> Any:
-    """A line of coloured squares and names above the chart."""
+def _label_width(chart: Any) -> float:
+    """Width of what stands left of a chart's plots: its labels, px."""
+    spec = drawing.vega_lite_spec(chart, drawing.FIGURE)
+    plots = drawing.plots_with_width(spec)
+    if not plots or "vconcat" in spec:
+        return 0.0
+    beside = sum(float(plot["width"]) for plot in plots) + 18 * (len(plots) - 1)
+    return max(0.0, drawing.svg_width(drawing.spec_to_svg({**spec, "padding": 0})) - beside - 12)
+
+
+def _legend_chart(figure: Figure, left_px: float) -> Any:
+    """Coloured squares and names above the chart, from its left edge: ``left_px`` left of its plots."""
     import altair as alt
 
     palette, colours = drawing.FIGURE, drawing.run_colours(6, drawing.FIGURE)
@@ -148,10 +134,14 @@ def _legend_chart(figure: Figure) -> Any:
     ]
     frame = pl.DataFrame({"name": [name for name, _ in named]})
     scale = alt.Scale(domain=[name for name, _ in named], range=[colour for _, colour in named])
+    vertical = max(len(name) for name, _ in named) > 18
     legend = alt.Legend(
-        orient="top",
+        orient="none",
+        legendX=-left_px,
+        legendY=0,
+        labelColor=palette["ink"],
         title=None,
-        direction="vertical" if max(len(name) for name, _ in named) > 18 else "horizontal",
+        direction="vertical" if vertical else "horizontal",
         symbolType="square",
         symbolSize=90,
         symbolStrokeWidth=0,
@@ -165,7 +155,7 @@ def _legend_chart(figure: Figure) -> Any:
         .mark_square(opacity=0, filled=True)
         .encode(color=alt.Color("name:N", scale=scale, legend=legend))
     )
-    return marks.properties(width=_NARROWEST, height=1)
+    return marks.properties(width=drawing.NARROWEST_PX, height=15 * len(named) if vertical else 15)
 
 
 def _has_korean_font() -> bool:

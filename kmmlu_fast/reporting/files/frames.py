@@ -50,6 +50,8 @@ def _pair_json(pair: PairComparison, t: Translator) -> dict[str, Any]:
         "endpoints": [asdict(endpoint) for endpoint in pair.endpoints],
         "significant": pair.significant,
         "equal": pair.equal,
+        "undecided": pair.undecided,
+        "outcome": pair.outcome,
     }
     return {"verdict": verdict_lines(pair, t), **document}
 

@@ -12,6 +12,7 @@ from kmmlu_fast.reporting.config import ReportConfig
 from kmmlu_fast.reporting.files.export_formats import find_export_format
 
 _FIGURES = ("changes", "groups", "weak", "letters", "calibration", "cost-tokens", "cost-seconds", "plan")
+_FIGURES_OF_RUNS = ("training-*.svg", "changes-*.svg")  # their names hold those of runs
 
 
 def report_output_paths(config: ReportConfig, path: Path) -> list[Path]:
@@ -21,6 +22,7 @@ def report_output_paths(config: ReportConfig, path: Path) -> list[Path]:
     for name in config.export:
         paths += find_export_format(name).paths(folder)
     if config.figures is not None:
-        charts = [*_FIGURES, *(old.stem for old in config.figures.glob("training-*.svg"))]
+        charts = [*_FIGURES, "heatmap"]
+        charts += [old.stem for pattern in _FIGURES_OF_RUNS for old in config.figures.glob(pattern)]
         paths += [config.figures / f"{name}.{kind}" for name in charts for kind in ("svg", "png", "pdf")]
     return paths

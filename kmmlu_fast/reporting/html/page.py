@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from kmmlu_fast.machine.extras import require_docstrings
-from kmmlu_fast.reporting.charts import answer_figures, figure_files
 from kmmlu_fast.reporting.html.page_context import report_context
 from kmmlu_fast.reporting.html.page_data import pack_page_data
 from kmmlu_fast.reporting.report_data import ReportData
@@ -68,21 +67,14 @@ def write_report_page(
     path: Path,
     lang: str,
     *,
-    figure_folder: Path | None = None,
-    figure_width: float | None = None,
     plan: Path | None = None,
     with_texts: bool = True,
 ) -> int:
-    """Write the HTML file; returns its size in bytes. With ``figure_folder``, also write the charts as files,
-    ``figure_width`` inches wide.
-    """
+    """Write the HTML file; returns its size in bytes."""
     from kmmlu_fast.core.files import write_bytes_atomically
 
     require_docstrings("the report")  # altair's
     refuse_early_stopped_runs(report.runs)
-    if figure_folder is not None:
-        for figure in answer_figures.report_figures(report, plan, get_translator(lang, "report")):
-            figure_files.save_figure(figure, figure_folder, figure_width)
     page = render_report(report, lang, plan=plan, with_texts=with_texts).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes_atomically(path, page)

@@ -30,6 +30,7 @@ SECTIONS = (
     *("exams", "summary", "recipes", "all_runs", "charts", "matrix", "key_audit", "reasoning"),
     *("all_subjects", "errors_section", "explorer", "facts", "method"),
 )
+PHONE_PX = 340.0  # room for a chart on a phone
 _ANCHORS = {"all_runs": "runs", "all_subjects": "subjects", "key_audit": "key", "errors_section": "errors"}
 
 
@@ -168,7 +169,11 @@ def _render_chart(figure: Figure, t: Translator) -> dict[str, Any]:
         for name, key in figure.legend
     ]
     drawn = figure.draw(drawing.PAGE)
-    svg = drawing.chart_to_svg(drawn, drawing.PAGE, f"{t.lang}-{figure.id}")
+    name = f"{t.lang}-{figure.id}"
+    svg = drawing.chart_to_svg(drawn, drawing.PAGE, name)
+    narrow = None
+    if figure.size:  # scaled to a phone, its text would be too small to read
+        narrow = Markup(drawing.chart_to_svg(drawn, drawing.PAGE, f"{name}-narrow", PHONE_PX))
     return {
         "id": f"chart-{figure.id}",
         "title": figure.title,
@@ -176,5 +181,6 @@ def _render_chart(figure: Figure, t: Translator) -> dict[str, Any]:
         "size": figure.size,
         "legend": legend,
         "svg": Markup(svg),
+        "narrow": narrow,
         "table": figure_files.chart_table_rows(drawn),
     }

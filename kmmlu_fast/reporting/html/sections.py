@@ -91,11 +91,14 @@ def hero_cards(
     split = pair.letters
     changed = pair.changed_subjects()
     up = int((changed["difference"] > 0).sum())
-    cards = [_difference_card(t("short_micro"), pair.micro), _difference_card(t("short_macro"), pair.macro)]
+    cards = [
+        _difference_card(t("short_micro"), pair.micro, t),
+        _difference_card(t("short_macro"), pair.macro, t),
+    ]
     if split:
         cards.append(_split_card(split, t))
     if pair.debiased:
-        cards.append(_difference_card(t("debiased_row"), pair.debiased))
+        cards.append(_difference_card(t("debiased_row"), pair.debiased, t))
     b, c = pair.micro.b, pair.micro.c
     sub = t("card_changed_sub", b=f"{b:,}", c=f"{c:,}")
     cards.append(_make_card(t("card_changed"), f"{b + c:,}", sub))
@@ -104,7 +107,7 @@ def hero_cards(
     if pair.clean is not None and pair.overlapping:
         sub = t("card_clean_sub", count=f"{pair.overlapping:,}")
         tone = change_tone(pair.clean.difference, pair.clean.significant)
-        cards.append(_make_card(t("card_clean"), format_points(pair.clean.difference), sub, tone))
+        cards.append(_make_card(t("card_clean"), t.units(format_points(pair.clean.difference)), sub, tone))
     unparsed = f"{row.unparsed:,} → {other.unparsed:,}"
     cards.append(_make_card(t("card_unparsed"), unparsed, t("card_unparsed_sub")))
     return cards
@@ -115,7 +118,7 @@ def _split_card(split: Decomposition, t: Translator) -> Row:
     parts = [abs(sum(ends) / 2) for ends in (split.prior_range, split.remaining_range) if ends is not None]
     widths = [round(100 * part / (sum(parts) or 1), 1) for part in parts]
     sub = t("card_prior_sub", rest=format_points_range(split.remaining_range))
-    card = _make_card(t("card_prior"), format_points_range(split.prior_range), sub)
+    card = _make_card(t("card_prior"), t.units(format_points_range(split.prior_range)), sub)
     bars = zip(("prior", "rest"), widths, strict=False)
     return card | {"split": [{"kind": kind, "width": width} for kind, width in bars]}
 
@@ -140,10 +143,10 @@ def _make_card(label: str, value: str, sub: str, tone: str = "") -> Row:
     return {"label": label, "value": value, "sub": sub, "tone": tone, "split": None}
 
 
-def _difference_card(label: str, change: PairedDifference) -> Row:
+def _difference_card(label: str, change: PairedDifference, t: Translator) -> Row:
     sub = f"{format_percent(change.first)} → {format_percent(change.second)}"
     tone = change_tone(change.difference, change.significant)
-    return _make_card(label, format_points(change.difference), sub, tone)
+    return _make_card(label, t.units(format_points(change.difference)), sub, tone)
 
 
 def _speed_facts(run: Run) -> dict[str, Any]:

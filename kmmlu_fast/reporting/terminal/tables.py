@@ -29,8 +29,9 @@ from kmmlu_fast.reporting.wording.language import (
     format_points_range,
     format_rank,
 )
+from kmmlu_fast.runs.run import Run
 
-TOP = 4  # subjects shown at either end
+MOST_CHANGED = 8  # subjects shown, by the size of their change
 _GROUP_COLUMNS = ("questions", "first", "second", "difference", "interval", "holm", "bh")
 
 
@@ -155,16 +156,33 @@ def supercategories_table(pair: PairComparison, t: Translator) -> Table:
 def subject_changes_table(pair: PairComparison, t: Translator, all_of_them: bool) -> Table:
     title = t("all_subjects" if all_of_them else "most_changed")
     table = _new_table(title + ", %", *(t(name) for name in (*_GROUP_COLUMNS, "mde")))
-    frame = pair.subjects.sort("difference", "subject", descending=[True, False])
-    if not all_of_them and len(frame) > 2 * TOP:
-        frame = pl.concat([frame.head(TOP), frame.tail(TOP)])
-    for number, row in enumerate(frame.iter_rows(named=True)):
-        if not all_of_them and len(frame) == 2 * TOP and number == TOP:
-            table.add_row(*text_cells("…"))
+    frame = pair.subjects
+    if not all_of_them:
+        size = pl.col("difference").abs()
+        frame = frame.sort(size, "subject", descending=[True, False]).head(MOST_CHANGED)
+    frame = frame.sort("difference", "subject", descending=[True, False])
+    for row in frame.iter_rows(named=True):
         table.add_row(
             *_group_row(row, t.subject(row["subject"])),
             *text_cells("±" + format_percent(row["minimum_detectable_effect"], 1)),
         )
+    return table
+
+
+def subject_scores_table(runs: Sequence[Run], t: Translator) -> Table:
+    """Subjects x runs: accuracy, %, and below it over all questions and over all subjects."""
+    table = _new_table(t("all_subjects") + ", %", t("questions"), *(run.name for run in runs))
+    scores = [dict(zip(run.scores["subject"], run.scores.iter_rows(named=True), strict=True)) for run in runs]
+    for subject in dict.fromkeys(name for each in scores for name in each):
+        totals = [each[subject]["total"] for each in scores if subject in each]
+        cells = [t.subject(subject), f"{max(totals):,}"]
+        for each in scores:
+            row = each.get(subject)
+            cells.append("–" if row is None else format_percent(row["correct"] / row["total"], 1))
+        table.add_row(*text_cells(*cells))
+    questions = f"{max(run.total for run in runs):,}"
+    table.add_row(*text_cells(t("micro"), questions, *(format_percent(run.micro, 1) for run in runs)))
+    table.add_row(*text_cells(t("macro"), "", *(format_percent(run.macro, 1) for run in runs)))
     return table
 
 

@@ -51,6 +51,10 @@ class Translator:
         text = self.known[key].format(**shown) if shown else self.known[key]
         return choose_particles(text) if self.lang == "ko" else text
 
+    def units(self, text: str) -> str:
+        """A number that stands alone, with the language's unit of percentage points: pp, %p."""
+        return _POINTS.sub(" %p", text) if self.lang == "ko" else text
+
     def _localise(self, name: str, value: object) -> object:
         """Numbers as they stand in a sentence: "a to b" for a range, percentage points by their Korean
         sign. Names are what the user gave.
@@ -80,11 +84,11 @@ def get_translator(lang: str, *more: str) -> Translator:
 _FOREIGN = frozenset({"first", "second", "name", "state", "path", "what"})
 _RANGE = re.compile(r"(?<=\d) … (?=[+−]?\d)")
 _POINTS = re.compile(r"(?<=\d) pp\b")
-_PARTICLES = re.compile(r"(\S)(이\(가\)|은\(는\)|을\(를\)|와\(과\)|\(으\)로)")
+_PARTICLES = re.compile(r"(%p|\S)(이\(가\)|은\(는\)|을\(를\)|와\(과\)|\(으\)로)")
 _AFTER_CONSONANT = {"이(가)": "이", "은(는)": "은", "을(를)": "을", "와(과)": "과", "(으)로": "으로"}
 _AFTER_VOWEL = {"이(가)": "가", "은(는)": "는", "을(를)": "를", "와(과)": "와", "(으)로": "로"}
 _FINALS = {**dict.fromkeys("036mnMN", "n"), **dict.fromkeys("178lLR", "l"), **dict.fromkeys("2459%", "")}
-_FINALS |= dict.fromkeys("aeiouyABCDEFGHIJKOPQSTUVWXYZ", "")
+_FINALS |= dict.fromkeys("aeiouyABCDEFGHIJKOPQSTUVWXYZ", "") | {"%p": ""}
 
 
 def choose_particles(text: str) -> str:

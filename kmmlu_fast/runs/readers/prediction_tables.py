@@ -7,6 +7,7 @@ hold no letters are no models; they are named in a note. Knows nothing of statis
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -220,7 +221,9 @@ def _prediction_columns(
 def _chosen_column(table: pl.DataFrame, names: list[str], source: RunSource) -> LetterColumn:
     name = str(source.choice)
     if name not in names:
-        raise RunError(f"{source.path}: has no column {name!r}; its predictions are {', '.join(names)}")
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f", did you mean {near[0]}?" if near else ""
+        raise RunError(f"{source.path}: has no column {name!r}{hint}; its predictions are {', '.join(names)}")
     column = _read_column(table, name, source)
     if not column.kind:
         raise RunError(_no_letters_message(table, name, source.path))

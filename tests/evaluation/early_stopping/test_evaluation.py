@@ -337,6 +337,17 @@ def test_two_prefixes_compare_by_the_sequential_test_and_claim_no_subjects(
         pair["sequential"]["decided_at"] == decided["decided_at"]
         and pair["sequential"]["low"] == decided["low"]
     )
+    # other programs read it too, and a pipeline
+    paths = [str(base.path), str(adapted.path), "--dataset", "none"]
+    assert compare.run_compare_command([*paths, "--format", "json", "--fail-if", "not-better"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["comparisons"][0]["sequential"] == pair["sequential"] and "passed" in err
+    assert compare.run_compare_command([*paths, "--format", "md"]) == 0
+    assert capsys.readouterr().out.startswith("- ")
+    assert compare.run_compare_command([*paths, "--format", "latex"]) == 2
+    assert "--format latex: runs that stopped early" in capsys.readouterr().err
+    assert compare.run_compare_command([*reversed(paths[:2]), *paths[2:], "--fail-if", "worse"]) == 1
+    capsys.readouterr()
     # a prefix against the complete base
     [whole] = run(config(model, data, tmp_path), Skilled(data, GAIN))
     assert (

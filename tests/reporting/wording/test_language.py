@@ -46,11 +46,19 @@ def test_both_languages_take_the_same_values(part: str, key: str) -> None:
         ("fp8(으)로", "fp8로"),
         ("서울(으)로 3(으)로", "서울로 3으로"),
         ("run_)이(가)", "run_)이(가)"),
+        ("1.5 %p을(를)", "1.5 %p를"),
     ],
 )
 def test_korean_particles_follow_the_final_sound(text: str, chosen: str) -> None:
 
     assert choose_particles(text) == chosen
+
+
+def test_korean_points_are_percent_points() -> None:
+    from kmmlu_fast.reporting.wording.language import get_translator
+
+    assert get_translator("ko").units("+1.33 pp (a pp run)") == "+1.33 %p (a pp run)"
+    assert get_translator("en").units("+1.33 pp") == "+1.33 pp"
 
 
 def test_numbers_in_sentences_are_written_as_the_language_writes_them() -> None:

@@ -17,7 +17,7 @@ function pairs(data) {
     listeners.forEach((listener) => listener(a, b));
   };
   const percent = (value, digits = 2) => (100 * value).toFixed(digits);
-  const points = (value, digits = 2, unit = true) => ((value >= 0 || Math.abs(value * 100) < 0.5 * 10 ** -digits ? "+" : "−") + Math.abs(100 * value).toFixed(digits)) + (unit ? " pp" : "");
+  const points = (value, digits = 2, unit = true) => ((value >= 0 || Math.abs(value * 100) < 0.5 * 10 ** -digits ? "+" : "−") + Math.abs(100 * value).toFixed(digits)) + (unit ? (LANG === "ko" ? " %p" : " pp") : "");
   const pText = (p) => (p < 0.001 ? "< 0.001" : p.toFixed(3));
   const fill = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
   const verdict = (a, b) => data.verdicts?.[a]?.[b] ?? null;

@@ -29,7 +29,10 @@ document.addEventListener("pointermove", (event) => {
   tip.style.left = Math.min(event.clientX + 14, innerWidth - tip.offsetWidth - 8) + "px";
   tip.style.top = Math.min(event.clientY + 14, innerHeight - tip.offsetHeight - 8) + "px";
 });
-addEventListener("beforeprint", () => document.querySelectorAll("#subjects details").forEach((d) => { d.open = true; }));
+// On paper nothing can be unfolded: all of it is open, and closed again afterwards.
+let unfolded = [];
+addEventListener("beforeprint", () => { unfolded = [...document.querySelectorAll("details:not(.numbers):not([open])")]; unfolded.forEach((d) => { d.open = true; }); });
+addEventListener("afterprint", () => { unfolded.forEach((d) => { d.open = false; }); unfolded = []; });
 
 for (const table of document.querySelectorAll("table.sortable")) {
   const sort = (head, up) => {
