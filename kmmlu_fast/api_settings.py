@@ -169,6 +169,7 @@ class TrainSettings(TypedDict, total=False):
     keep: Literal["best-loss", "best-accuracy", "last"]
     early_stopping: int | None
     save_every: int | None
+    stop_after: float | None
     keep_checkpoints: bool
     resume: bool
     report_to: Texts

@@ -77,6 +77,13 @@ TESTED_ELSEWHERE = {
         " reporting/wording/letter_habit reporting/wording/reasoning_text reporting/wording/recipe_text"
         " reporting/wording/verdict"
     ),
+    "through searches (tests/improvement/test_search.py, test_search_engine.py)": (
+        "improvement/config improvement/confirmation improvement/search_report improvement/search_state"
+        " improvement/selection improvement/trials"
+    ),
+    "through real trainers (tests/integrations/test_watch.py)": (
+        "integrations/asked_questions integrations/live_model"
+    ),
     "through adapters of every kind (tests/models/test_adapter_kinds.py)": "models/adapter_features",
     "through its door (tests/doors/test_plan_door.py)": "reporting/terminal/question_plan",
     "through run directories (tests/runs/test_store.py, test_loading.py, test_old_files.py)": ("runs/checks"),

@@ -37,6 +37,7 @@ _FREE = frozenset(
         "max_memory_gib",
         "gradient_checkpointing",
         "keep_checkpoints",
+        "stop_after",
         "plan",
         "gpu_memory",
         "allow_leakage",
@@ -130,6 +131,7 @@ class TrainConfig(Config):
             "keep",
             "early_stopping",
             "save_every",
+            "stop_after",
             "keep_checkpoints",
             "report_to",
         ),
@@ -304,6 +306,15 @@ class TrainConfig(Config):
     )
     save_every: PositiveInt | None = Field(
         None, description="optimiser steps between checkpoints; default: a tenth of all"
+    )
+    stop_after: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description=(
+            "pause after this share of the optimiser steps, with a checkpoint; the same command with --resume"
+            " and a larger share, or without it, continues as if there had been no pause"
+        ),
     )
     keep_checkpoints: bool = Field(
         False, description="keep the checkpoints in OUTPUT_DIR/checkpoints when done"
