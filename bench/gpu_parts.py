@@ -1,47 +1,35 @@
-"""The parts of ``bench.gpu`` that are processes of their own: each opens what it needs, measures, and prints
-one JSON line.
+"""The parts of ``bench.gpu`` that are processes of their own: this one picks a part, runs it, and prints its JSON.
 
-    passes      passes over the same questions in one engine (letters; zero-shot, then five-shot), with or without CUDA graphs,
-                quantised, with LoRA enabled: the base's pass and an adapter's
-    letters     the letters of 64 questions, by vLLM or by plain transformers on the same weights: compared by ``bench.gpu``
-    cot         256 tokens a question
-    memory      an engine that must run out of memory in its own process: what the user is told
-    weights     random weights of the shape, written to disk
-    matmul      the card's own rate of matrix products
-
-In: a folder with ``data`` and ``model`` (``bench.gpu`` makes it). Knows nothing of targets.
+In: a part's name, a folder for questions, model and adapters (``files`` and ``weights`` fill it), sizes. Out: one
+JSON line, last on stdout. The parts that need no vLLM are in ``gpu_first_parts``. Knows nothing of targets or of
+time limits.
 """  # noqa: E501
 
 from __future__ import annotations
 
+import ctypes
 import json
 import math
 import random
+import shutil
+import signal
+import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, PositiveInt
 
-from bench.adapters import write_adapter
-from bench.common import BenchConfig, matmul_rate
-from bench.flops import shape_of
-from bench.shape_model import write_random_weights
-from bench.throughput import Memory, ThroughputConfig, prepare
+from bench.common import BenchConfig, run_child
 from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import EngineError
 from kmmlu_fast.core.schema import LOGPROB_COLUMNS
-from kmmlu_fast.data import dataset
-from kmmlu_fast.data.subjects import SUBJECTS
-from kmmlu_fast.evaluation import runner
-from kmmlu_fast.machine.device import has_gpu
-from kmmlu_fast.models import model as models
-from kmmlu_fast.models.adapters import load_adapters
-from kmmlu_fast.prompting import tokens
-from kmmlu_fast.prompting.methods import GenerateUntil, MultipleChoice
+from kmmlu_fast.machine.device import first_gpu, has_gpu
+from kmmlu_fast.machine.memory_fit import FP8
 
 COT_TOKENS = 256
 COMPARED = 64  # questions whose letters are compared
@@ -52,62 +40,74 @@ _TOO_MANY_BLOCKS = 100_000_000  # of the key-value cache: no card holds them
 class PartConfig(BenchConfig):
     """python -m bench.gpu_parts: internal to bench.gpu."""
 
-    part: Literal["matmul", "passes", "letters", "cot", "memory", "weights"] = Field(
-        description="what to run in this process"
+    part: str = Field(description="what to run in this process")
+    folder: Path = Field(description="where questions, model and adapters lie")
+    shape: str = Field("tiny", description="the model's shape")
+    questions: PositiveInt = Field(450, description="questions of a full pass")
+    some: PositiveInt = Field(90, description="questions of a short pass")
+    cot_questions: PositiveInt = Field(16, description="questions of chain of thought")
+    train_rows: PositiveInt = Field(8, description="rows to train on")
+    by: Literal["both", "vllm", "transformers"] = Field(
+        "both", description="letters: internal, by which engine"
     )
-    folder: Path = Field(description="where model and data lie")
-    count: PositiveInt | None = Field(None, description="questions, drawn from all; default: all")
-    shots: list[int] = Field([0], description="passes: exemplars of each pass, in one engine")
-    graphs: bool = Field(
-        False, description="passes: compile and capture CUDA graphs, which letters do not need"
-    )
-    lora: bool = Field(False, description="passes: enable LoRA; the base's pass, then an adapter's")
-    quantization: str | None = Field(None, description="vLLM quantisation")
-    by: Literal["vllm", "transformers"] = Field("vllm", description="letters: by which engine")
+
+    @property
+    def data(self) -> str:
+        return str(self.folder / "data")
+
+    @property
+    def model_path(self) -> str:
+        return str(self.folder / "model")
 
 
-def asked_of(
-    config: PartConfig, shots: int, tokenizer: Any
-) -> tuple[list[tokens.TokenisedQuestion], MultipleChoice]:
-    """The questions of a pass: a draw of ``count``, the same for every part, in the files' order."""
-    chosen = ThroughputConfig.model_validate(
-        {
-            "dataset": str(config.folder / "data"),
-            "all": True,
-            "num_fewshot": shots,
-            "model": str(config.folder / "model"),
-        }
-    )
-    asked, method = prepare(chosen, tokenizer)
-    if config.count and config.count < len(asked):
-        asked = [asked[i] for i in sorted(random.Random(0).sample(range(len(asked)), config.count))]
+def fp8_name() -> str:
+    """The fp8 that this card computes: from Ada on with weights and activations in fp8, before with the
+    weights alone.
+    """
+    card = first_gpu()
+    return "fp8_per_channel" if card is None or card.capability >= FP8 else "fp8_per_tensor"
+
+
+def most_shots(data: str) -> int:
+    """Five exemplars, or as many as every subject of the dataset has (the packaged sample: two)."""
+    from kmmlu_fast.data import dataset
+
+    counts = Counter(question.subject for question in dataset.load_questions(data, "dev", None))
+    return min(5, *counts.values())
+
+
+def asked_of(config: PartConfig, shots: int, tokenizer: Any) -> tuple[list[Any], Any]:
+    """The questions of a short pass and their method: the same draw for every part, in the files' order."""
+    from bench.throughput import ThroughputConfig, prepare
+
+    values = {"dataset": config.data, "all": True, "num_fewshot": shots, "model": config.model_path}
+    asked, method = prepare(ThroughputConfig.model_validate(values), tokenizer)
+    if config.some < len(asked):
+        asked = [asked[i] for i in sorted(random.Random(0).sample(range(len(asked)), config.some))]
     return asked, method
 
 
-def passes(config: PartConfig) -> dict[str, Any]:
-    """Seconds to start, and of each pass."""
+def open_engine(config: PartConfig, longest: int, **fields: Any) -> Any:
+    """vLLM on the folder's model, random weights unless ``load_format`` says otherwise."""
     from kmmlu_fast.engines.vllm.engine import EngineSettings, VllmEngine
 
-    model = models.resolve_model(str(config.folder / "model"))
-    tokenizer = models.load_tokenizer(model)
-    sets = [(shots, *asked_of(config, shots, tokenizer)) for shots in config.shots]
-    longest = max(len(item.token_ids[0]) for _, asked, _ in sets for item in asked)
-    adapters = []
-    if config.lora:
-        folder = config.folder / "adapter"
-        if not folder.exists():
-            write_adapter(folder, shape_of(model.config()), _RANK, 1, model.path)
-        adapters = load_adapters([str(folder)], model, "serve")
-    engine = VllmEngine(
-        EngineSettings(
-            model=model.path,
-            load_format="dummy",
-            quantization=config.quantization,
-            max_model_len=-(-(longest + 32) // 256) * 256,
-            generates=config.graphs,
-            max_lora_rank=_RANK if config.lora else 0,
-            num_adapters=len(adapters),
-        )
+    length = -(-(longest + 32) // 256) * 256
+    settings = {"load_format": "dummy", "generates": False, **fields}
+    return VllmEngine(EngineSettings(model=config.model_path, max_model_len=length, **settings))
+
+
+def time_passes(
+    config: PartConfig, shot_counts: list[int], adapters: list[Any], **fields: Any
+) -> dict[str, Any]:
+    """Seconds to start, and of a pass for each number of exemplars and each of base and adapters."""
+    from bench.throughput import Memory
+    from kmmlu_fast.evaluation import runner
+    from kmmlu_fast.models import model as models
+
+    tokenizer = models.load_tokenizer(models.resolve_model(config.model_path))
+    sets = [(shots, *asked_of(config, shots, tokenizer)) for shots in shot_counts]
+    engine = open_engine(
+        config, max(len(item.token_ids[0]) for _, asked, _ in sets for item in asked), **fields
     )
     rows = []
     for shots, asked, method in sets:
@@ -116,38 +116,72 @@ def passes(config: PartConfig) -> dict[str, Any]:
             engine._llm.reset_prefix_cache()
             speed = runner.ask_questions(engine, asked, method, adapter, Memory(), f"{shots}-shot")
             rows.append({"shots": shots, "adapter": adapter.name if adapter else None, **speed})
-    found = {
-        "start_sec": round(engine.start_sec, 1),
-        "passes": rows,
-        "seconds": rows[0]["seconds"],
-        "questions": rows[0]["questions"],
-    }
+    first = {name: rows[0][name] for name in ("seconds", "questions", "questions_per_sec")}
     engine.close()
-    return {**found, "questions_per_sec": rows[0]["questions_per_sec"]}
+    return {"start_sec": round(engine.start_sec, 1), "passes": rows, **first}
 
 
-def letters(config: PartConfig) -> dict[str, Any]:
-    """Log-probabilities A-D of the same questions, in the files' order."""
-    model = models.resolve_model(str(config.folder / "model"))
+def time_short_passes(config: PartConfig) -> dict[str, Any]:
+    """Zero-shot, then five-shot in the same engine."""
+    return time_passes(config, [0, most_shots(config.data)], [])
+
+
+def time_adapter(config: PartConfig) -> dict[str, Any]:
+    """An adapter served beside the base; then written into an engine of its own, and taken out again."""
+    from bench.adapters import write_adapter
+    from bench.flops import shape_of
+    from bench.throughput import Memory
+    from kmmlu_fast.evaluation import runner
+    from kmmlu_fast.models import model as models
+    from kmmlu_fast.models.adapters import load_adapters
+
+    model = models.resolve_model(config.model_path)
+    folder = config.folder / "adapter"
+    if not folder.exists():
+        write_adapter(folder, shape_of(model.config()), _RANK, 1, model.path)
+    [adapter] = load_adapters([str(folder)], model, "serve")
+    served = time_passes(config, [0], [adapter], load_format="auto", max_lora_rank=_RANK, num_adapters=1)
     asked, method = asked_of(config, 0, models.load_tokenizer(model))
-    if config.by == "transformers":
-        return {"letters": _by_transformers(model.path, asked, list(method.letter_ids))}
-    from kmmlu_fast.engines.vllm.engine import EngineSettings, VllmEngine
+    engine = open_engine(config, max(len(item.token_ids[0]) for item in asked), load_format="auto")
+    seconds = {}
+    for name, wanted in (("swap_in_sec", adapter), ("swap_out_sec", None)):
+        began = time.monotonic()
+        engine.swap(wanted)
+        seconds[name] = round(time.monotonic() - began, 2)
+        if wanted:
+            speed = runner.ask_questions(engine, asked, method, None, Memory(), "swapped")
+    engine.close()
+    return {**served, "swapped": {**seconds, "pass": speed}}
 
-    longest = max(len(item.token_ids[0]) for item in asked)
-    engine = VllmEngine(
-        EngineSettings(model=model.path, max_model_len=-(-(longest + 32) // 256) * 256, generates=False)
-    )
+
+def compare_letters(config: PartConfig) -> dict[str, Any]:
+    """The same questions' letters by vLLM and by plain transformers, on the same weights."""
+    if config.by != "both":
+        return {"letters": _letters_by(config)}
+    words = ["bench.gpu_parts", *(f"{word}" for word in sys.argv[1:]), "--by"]
+    found = [run_child([*words, by])["letters"] for by in ("vllm", "transformers")]
+    return compare(*found)
+
+
+def _letters_by(config: PartConfig) -> list[list[float]]:
+    from bench.throughput import Memory
+    from kmmlu_fast.evaluation import runner
+    from kmmlu_fast.models import model as models
+
+    model = models.resolve_model(config.model_path)
+    few = config.model_copy(update={"some": min(COMPARED, config.some)})
+    asked, method = asked_of(few, 0, models.load_tokenizer(model))
+    if config.by == "transformers":
+        return _by_transformers(model.path, asked, list(method.letter_ids))
+    engine = open_engine(config, max(len(item.token_ids[0]) for item in asked), load_format="auto")
     memory = Memory()
     runner.ask_questions(engine, asked, method, None, memory, "letters")
     engine.close()
     found = {row.question_id: [getattr(row, column) for column in LOGPROB_COLUMNS] for row in memory.rows}
-    return {"letters": [found[item.question.question_id] for item in asked]}
+    return [found[item.question.question_id] for item in asked]
 
 
-def _by_transformers(
-    path: str, asked: list[tokens.TokenisedQuestion], letter_ids: list[int]
-) -> list[list[float]]:
+def _by_transformers(path: str, asked: list[Any], letter_ids: list[int]) -> list[list[float]]:
     """One prompt at a time, no padding, logits in float32: nothing that could differ but the
     model's own arithmetic.
     """
@@ -187,51 +221,40 @@ def compare(one: list[list[float]], two: list[list[float]]) -> dict[str, Any]:
     }
 
 
-def cot(config: PartConfig) -> dict[str, Any]:
+def time_reasoning(config: PartConfig) -> dict[str, Any]:
     """Generation of 256 tokens a question: greedy, random weights hardly ever stop."""
-    from kmmlu_fast.engines.vllm.engine import EngineSettings, VllmEngine
+    from bench.throughput import Memory
+    from kmmlu_fast.data import dataset
+    from kmmlu_fast.data.subjects import SUBJECTS
+    from kmmlu_fast.evaluation import runner
+    from kmmlu_fast.models import model as models
+    from kmmlu_fast.prompting import tokens
+    from kmmlu_fast.prompting.methods import GenerateUntil
 
-    model = models.resolve_model(str(config.folder / "model"))
-    questions = dataset.load_questions(str(config.folder / "data"), "test", None)
-    chosen = random.Random(0).sample(questions, min(config.count or len(questions), len(questions)))
-    method = GenerateUntil("lm-eval", COT_TOKENS)
-    asked, _ = tokens.render_and_tokenise(
-        chosen, {name: [] for name in SUBJECTS}, method, models.load_tokenizer(model)
-    )
-    length = max(len(item.token_ids[0]) for item in asked) + COT_TOKENS + 32
-    engine = VllmEngine(
-        EngineSettings(model=model.path, load_format="dummy", max_model_len=-(-length // 256) * 256)
-    )
+    questions = dataset.load_questions(config.data, "test", None)
+    chosen = random.Random(0).sample(questions, min(config.cot_questions, len(questions)))
+    method = GenerateUntil("lm-eval", max_tokens=COT_TOKENS)
+    tokenizer = models.load_tokenizer(models.resolve_model(config.model_path))
+    asked, _ = tokens.render_and_tokenise(chosen, {name: [] for name in SUBJECTS}, method, tokenizer)
+    engine = open_engine(config, max(len(item.token_ids[0]) for item in asked) + COT_TOKENS, generates=True)
     runner.ask_questions(engine, asked[:4], method, None, Memory(), "warm-up")
     speed = runner.ask_questions(engine, asked, method, None, Memory(), "cot")
-    found = {
-        **speed,
+    about = {
         "max_tokens": COT_TOKENS,
         "start_sec": round(engine.start_sec, 1),
         "cache_tokens": engine._cache_tokens,
     }
     engine.close()
-    return found
+    return {**speed, **about}
 
 
-def memory(config: PartConfig) -> dict[str, Any]:
-    """Ask for a cache that no card holds: the engine's process dies, and the user's line must
-    say what helps.
-    """
-    from kmmlu_fast.engines.vllm.engine import EngineSettings, VllmEngine
-
+def provoke_out_of_memory(config: PartConfig) -> dict[str, Any]:
+    """Ask for a cache that no card holds: the engine's process dies, and the user's line says what helps."""
     if not has_gpu():  # the host's memory is not a card's: asking for too much of it takes the machine down
         return {"error": "no card", "advice": False}
-    settings = EngineSettings(
-        model=str(config.folder / "model"),
-        load_format="dummy",
-        max_model_len=1024,
-        generates=False,
-        extra=(("num_gpu_blocks_override", _TOO_MANY_BLOCKS),),
-    )
     began = time.monotonic()
     try:
-        VllmEngine(settings).close()
+        open_engine(config, 900, extra=(("num_gpu_blocks_override", _TOO_MANY_BLOCKS),)).close()
     except EngineError as error:
         line = str(error)
         sec = round(time.monotonic() - began, 1)
@@ -244,23 +267,95 @@ def memory(config: PartConfig) -> dict[str, Any]:
     return {"error": None, "advice": False}
 
 
+def evaluate_served_and_merged(config: PartConfig) -> dict[str, Any]:
+    """An adapter evaluated by the product's own command, served and merged: seconds, and letters compared."""
+    from bench.adapters import write_adapter
+    from bench.flops import shape_of
+    from kmmlu_fast.models import model as models
+
+    model = models.resolve_model(config.model_path)
+    folder = config.folder / "adapter"
+    if not folder.exists():
+        write_adapter(folder, shape_of(model.config()), _RANK, 1, model.path)
+    seconds, letters = {}, []
+    for mode in ("serve", "merge"):
+        output = config.folder / f"runs-{mode}"
+        shutil.rmtree(output, ignore_errors=True)
+        words = [
+            "--model",
+            model.path,
+            "--dataset",
+            config.data,
+            "--adapter",
+            f"lora={folder}",
+            "--limit",
+            "4",
+        ]
+        words += ["--adapter-mode", mode, "--output-dir", str(output)]
+        began = time.monotonic()
+        subprocess.run([sys.executable, "-m", "kmmlu_fast.eval", *words], stdout=sys.stderr, check=True)
+        seconds[f"{mode}_sec"] = round(time.monotonic() - began, 1)
+        letters.append(letters_of_run(output))
+    return {**seconds, "served_merged": compare(*letters)}
+
+
+def letters_of_run(runs: Path) -> list[list[float]]:
+    """The adapter's log-probabilities in a folder of runs, in the dataset's order."""
+    from kmmlu_fast.runs.store import load_run_directory
+
+    [path] = [folder for folder in runs.glob("*-lora-*") if (folder / "metrics.json").exists()]
+    frame = load_run_directory(path).predictions
+    assert frame is not None  # a complete run has them
+    return [list(row) for row in frame.select(LOGPROB_COLUMNS).iter_rows()]
+
+
+def time_full_pass(config: PartConfig, *flags: str) -> dict[str, Any]:
+    """``bench.throughput`` over all questions, once."""
+    words = ["--model", config.model_path, "--dataset", config.data, "--load-format", "dummy", "--all"]
+    return run_child(["bench.throughput", *words, "--repeats", "1", *flags])
+
+
+def time_training_steps(config: PartConfig) -> dict[str, Any]:
+    """``bench.training``: QLoRA steps by length and batch."""
+    sizes = ["--lengths", "512,1024", "--batches", "4,16", "--repeats", "2"]
+    return run_child(["bench.training", "--model", config.model_path, "--dataset", config.data, *sizes])
+
+
+def part_functions() -> dict[str, Callable[[PartConfig], dict[str, Any]]]:
+    """Every part by name."""
+    from bench import gpu_first_parts as first
+
+    return {
+        "files": first.write_files,
+        "weights": first.write_weights,
+        "ceilings": first.measure_ceilings,
+        "doctor": first.ask_doctor,
+        "label loss": first.check_label_loss,
+        "train 500 x 3": first.train_adapter,
+        "kill and resume": first.kill_and_resume,
+        "transformers": first.compare_batches,
+        "letters": compare_letters,
+        "eager 0+5-shot": time_short_passes,
+        "fp8": lambda config: time_passes(config, [0], [], quantization=fp8_name()),
+        "LoRA": time_adapter,
+        "cot bf16": time_reasoning,
+        "out of memory": provoke_out_of_memory,
+        "served and merged": evaluate_served_and_merged,
+        "graphs": lambda config: time_passes(config, [0], [], generates=True),
+        "zero-shot bf16": time_full_pass,
+        "zero-shot fp8": lambda config: time_full_pass(config, "--quantization", fp8_name()),
+        "five-shot bf16": lambda config: time_full_pass(
+            config, "--num-fewshot", str(most_shots(config.data))
+        ),
+        "steps": time_training_steps,
+    }
+
+
 def main(argv: list[str] | None = None) -> int:
     def body() -> int:
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: do not outlive a visit that is killed
         config = parse_config(PartConfig, argv, "python -m bench.gpu_parts")
-        if config.part == "weights":
-            write_random_weights(config.folder / "model")
-            found: dict[str, Any] = {}
-        else:
-            parts: dict[str, Callable[[PartConfig], dict[str, Any]]]
-            parts = {
-                "passes": passes,
-                "letters": letters,
-                "cot": cot,
-                "memory": memory,
-                "matmul": lambda _: matmul_rate(),
-            }
-            found = parts[config.part](config)
-        print(json.dumps(found))
+        print(json.dumps(part_functions()[config.part](config), default=str))
         return 0
 
     return run_main(body)

@@ -42,7 +42,7 @@ def measure(config: SharedConfig) -> list[dict[str, Any]]:
     """Rows by pass: once, rotated, a chain, its samples."""
     from kmmlu_fast.engines.vllm.cpu_kernels import compile_fused_norms
     from kmmlu_fast.engines.vllm.engine import EngineSettings
-    from kmmlu_fast.engines.vllm.start import start_vllm, unchunked_prefill_settings
+    from kmmlu_fast.engines.vllm.start import start_vllm
 
     model = models.resolve_model(config.model)
     tokenizer = models.load_tokenizer(model)
@@ -53,14 +53,12 @@ def measure(config: SharedConfig) -> list[dict[str, Any]]:
     rotated, _ = tokens.render_and_tokenise([item.question for item in asked], exemplars, turned, tokenizer)
     longest = max(len(ids) for item in rotated for ids in item.token_ids)
     length = -(-(longest + 32) // 256) * 256
-    batched, extra = unchunked_prefill_settings(None, length)  # seeded samples need it
     engine = start_vllm(
         EngineSettings(
             model=model.path,
             dtype=config.dtype,
             max_model_len=length,
-            max_num_batched_tokens=batched,
-            extra=extra,
+            samples=True,
         )
     )
 

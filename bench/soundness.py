@@ -18,6 +18,8 @@ are its log-probabilities. Worlds:
     many      five adapters that change nothing, in one command
     commands  six adapters that change nothing, one command after the other, early and full in turn
 
+the worlds of ``bench.form_worlds`` (written form, letter habit, both, neither, knowledge),
+
 and worlds that nobody tuned to, on the real keys, subjects and overlap list if they are at hand:
 
     sharpened, cooled     the second run's log-probabilities, times 1.8 or 0.6; nothing else
@@ -51,6 +53,7 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 
 from bench.common import BenchConfig, finish, note, table
+from bench.form_worlds import FALSE_FORM_CLAIMS, FORM_WORLDS, TRUE_FORM_CLAIMS, run_form_task
 from kmmlu_fast.analysis.comparison import (
     ComparisonSettings,
     PairComparison,
@@ -534,6 +537,31 @@ def measure_foreign(config: SoundnessConfig, pool: ProcessPoolExecutor) -> dict[
     }
 
 
+def measure_forms(config: SoundnessConfig, pool: ProcessPoolExecutor) -> dict[str, Any]:
+    """Worlds with and without a change of written form: shares of false and of true claims by cause, and
+    whether the false ones are within 5 % plus two standard errors.
+    """
+    number = max(20, config.simulated // 5)
+    sizes = [size for size in config.sizes if 225 <= size <= 2_250]
+    jobs = {
+        (name, n): pool.submit(run_form_task, name, n, config.seed, number)
+        for name in FORM_WORLDS
+        for n in sizes
+    }
+    false: dict[str, dict[str, float]] = defaultdict(dict)
+    power: dict[str, dict[str, float]] = defaultdict(dict)
+    for (name, n), future in jobs.items():
+        for claim, share in future.result().items():
+            if claim in FALSE_FORM_CLAIMS[name]:
+                false[f"{claim}, {name} world"][str(n)] = share
+            elif claim in TRUE_FORM_CLAIMS.get(name, ()):
+                power[f"{claim}, {name} world"][str(n)] = share
+        note(f"form worlds: {name}, {n} questions")
+    bound = 0.05 + 2 * (0.05 * 0.95 / number) ** 0.5
+    within = all(share <= bound for shares in false.values() for share in shares.values())
+    return {"forms": false, "forms_power": power, "forms_within": within}
+
+
 def measure(config: SoundnessConfig) -> dict[str, Any]:
     """All worlds and sizes; shares by sentence or interval, and n."""
     jobs = []
@@ -543,6 +571,7 @@ def measure(config: SoundnessConfig) -> dict[str, Any]:
         jobs.append((name, n, number))
     results = {}
     foreign: dict[str, Any] = {}
+    forms: dict[str, Any] = {}
     with ProcessPoolExecutor(config.jobs or len(os.sched_getaffinity(0))) as pool:
         known = {name: pool.submit(truths, name, config.truth_pairs) for name in ("gain", "mixture")}
         truth = {name: future.result() for name, future in known.items()}
@@ -555,6 +584,7 @@ def measure(config: SoundnessConfig) -> dict[str, Any]:
             results[name, n] = future.result()
             note(f"{name}, {n or 'all'} questions: {number} pairs")
         foreign = measure_foreign(config, pool)
+        forms = measure_forms(config, pool)
     type_one: dict[str, dict[str, float]] = defaultdict(dict)
     coverage: dict[str, dict[str, float]] = defaultdict(dict)
     power: dict[str, dict[str, float]] = defaultdict(dict)
@@ -585,6 +615,7 @@ def measure(config: SoundnessConfig) -> dict[str, Any]:
         "power": power,
         "type_one_within": within,
         **foreign,
+        **forms,
         "simulated": config.simulated,
     }
 
@@ -603,6 +634,8 @@ def main(argv: list[str] | None = None) -> int:
             ("power", "Power"),
             ("foreign", "False claims in worlds that nothing was tuned to"),
             ("conditional", "Claims made under an assumption that is false there"),
+            ("forms", "False claims of form, letter habit or the rest"),
+            ("forms_power", "Form, letter habit and the rest where they are the cause"),
         ):
             rows = [
                 {"of": name, **{size: shares.get(size) for size in sizes}}

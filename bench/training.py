@@ -230,7 +230,8 @@ def measure(config: TrainingConfig, way: str) -> dict[str, Any]:
         ((n, b) for n in config.lengths for b in config.batches), key=lambda size: size[0] * size[1]
     ):
         note(f"{way}: {batch} x {length}")
-        device = next(model.parameters()).device
+        # Not the first parameters' device: on small GPUs Unsloth keeps the input embeddings on the host.
+        device = model.get_base_model().get_output_embeddings().weight.device
         ids = torch.tensor(token_rows(tokenizer, config.dataset_name(), length, batch), device=device)
         labels = ids.clone()
         labels[:, :-2] = -100  # the answer and end-of-text, as in training on letters

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         export_runs,
         find_confident_errors,
         find_overlap,
+        find_recipe,
         load_run,
         plan_training,
         profile_errors,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     )
     from kmmlu_fast.core.schema import Prediction, Question
     from kmmlu_fast.evaluation.config import EvalConfig
+    from kmmlu_fast.integrations.watch import watch
     from kmmlu_fast.machine.diagnosis import diagnose_machine
     from kmmlu_fast.reporting.comparison_view import Comparison
     from kmmlu_fast.runs.run import Run
@@ -73,11 +75,13 @@ __all__ = [
     "export_runs",
     "find_confident_errors",
     "find_overlap",
+    "find_recipe",
     "load_run",
     "plan_training",
     "profile_errors",
     "score_subjects",
     "train_adapter",
+    "watch",
     "write_report",
 ]
 
@@ -100,6 +104,7 @@ _HOMES = {
     "Question": "core.schema",
     "diagnose_machine": "machine.diagnosis",
     "Run": "runs.run",
+    "watch": "integrations.watch",
 }
 
 

@@ -8,17 +8,13 @@ packages are imported only by the function that needs them.
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from kmmlu_fast.command.flags import build_config
-from kmmlu_fast.core.console import log_note
-from kmmlu_fast.core.errors import RunError, TrainError
+from kmmlu_fast.core.errors import ConfigError, RunError, TrainError
 from kmmlu_fast.core.notes import log_as_warnings
 
 if TYPE_CHECKING:
@@ -31,6 +27,7 @@ if TYPE_CHECKING:
         SampleSettings,
         TrainSettings,
     )
+    from kmmlu_fast.improvement.search import SearchResult
     from kmmlu_fast.reporting.comparison_view import Comparison
     from kmmlu_fast.runs.run import Run
     from kmmlu_fast.sampling.job import DrawnRows
@@ -301,7 +298,6 @@ def draw_rows(**settings: Unpack[SampleSettings]) -> DrawnRows:
 
     Raises ``ConfigError`` if ``out`` exists, ``RunError`` or ``DataError`` for unreadable input.
     """
-    from kmmlu_fast.core.errors import ConfigError
     from kmmlu_fast.sampling.config import SampleConfig
     from kmmlu_fast.sampling.job import draw_training_rows
 
@@ -341,30 +337,32 @@ def train_adapter(**settings: Unpack[TrainSettings]) -> TrainedAdapter:
 
     Raises ``ConfigError`` before anything starts, ``TrainError`` with the child's last line if it fails.
     """
-    import yaml
-
+    from kmmlu_fast.command.child import run_verb
     from kmmlu_fast.training.config import TrainConfig
     from kmmlu_fast.training.job import load_adapter_card
 
     config = build_config(TrainConfig, **settings)
-    explicit = config.model_dump(mode="json", include=config.model_fields_set)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "train.yaml")
-        file.write_text(yaml.safe_dump(explicit, allow_unicode=True), encoding="utf-8")
-        command = [sys.executable, "-m", "kmmlu_fast.train", "--config", str(file)]
-        last = ""
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as child:
-            assert child.stderr is not None
-            try:
-                for line in child.stderr:
-                    last = line.strip() or last
-                    log_note(line.rstrip())
-            except BaseException:
-                child.terminate()
-                raise
-    if child.returncode:
-        raise TrainError(last.removeprefix("error: ") or f"training ended with exit code {child.returncode}")
+    if config.stop_after is not None:
+        raise ConfigError("stop_after pauses a training, which has no adapter yet; leave it out")
+    run_verb("train", config, TrainError)
     return load_adapter_card(config.output_dir)
+
+
+def find_recipe(**settings: Any) -> SearchResult:
+    """Search for the recipe that improves a model most, or continue a search. Returns the winner, its
+    adapters and what test said (``.winner``, ``.adapters``, ``.confirmation``).
+
+    Keyword arguments are the flags of ``python -m kmmlu_fast.improve``: ``recipes`` (a YAML file), ``model``,
+    ``dataset``, ``output_dir``, ``rungs``, ``minutes`` and so on. Recipes are chosen on train questions; test
+    is asked once, about the winner.
+
+    Raises ``ConfigError`` before anything starts, ``TrainError`` or ``EngineError`` if a piece of work fails;
+    the same call continues.
+    """
+    from kmmlu_fast.improvement.config import ImproveConfig
+    from kmmlu_fast.improvement.search import run_search
+
+    return run_search(build_config(ImproveConfig, **settings))
 
 
 def find_overlap(

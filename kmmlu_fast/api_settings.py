@@ -31,9 +31,10 @@ class EvalSettings(TypedDict, total=False):
     load_format: str
     engine: Literal["vllm", "ray", "server", "transformers", "llama-cpp"]
     num_replicas: int
+    gpus_per_replica: int | None
     ray_address: str | None
     base_url: str | None
-    concurrency: int
+    concurrency: int | None
     seed: int
     adapter: Texts
     no_base: bool
@@ -53,9 +54,12 @@ class EvalSettings(TypedDict, total=False):
     max_questions: int | None
     order: Literal["auto", "adaptive", "uniform"]
     until_best: bool
+    protocol: str | None
+    protocols: Texts
     num_fewshot: int
     prompt_style: Literal["lm-eval", "qa", "chat"] | None
     output_type: Literal["multiple_choice", "generate_until", "cot"]
+    letter_form: Literal["lm-eval", "bare", "either"] | None
     max_tokens: int | None
     num_samples: int
     temperature: float
@@ -89,9 +93,10 @@ class SampleSettings(TypedDict, total=False):
     load_format: str
     engine: Literal["vllm", "ray", "server", "transformers", "llama-cpp"]
     num_replicas: int
+    gpus_per_replica: int | None
     ray_address: str | None
     base_url: str | None
-    concurrency: int
+    concurrency: int | None
     seed: int
     size: int
     out: Text
@@ -169,6 +174,7 @@ class TrainSettings(TypedDict, total=False):
     keep: Literal["best-loss", "best-accuracy", "last"]
     early_stopping: int | None
     save_every: int | None
+    stop_after: float | None
     keep_checkpoints: bool
     resume: bool
     report_to: Texts

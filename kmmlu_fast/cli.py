@@ -16,6 +16,7 @@ VERBS = {
     "sample": "draw clean fine-tuning data from weak subjects",
     "leakage": "find test questions in a training file",
     "train": "train a QLoRA adapter",
+    "improve": "find the recipe: train many, score together, confirm one",
     "compare": "compare runs question by question",
     "report": "write an HTML report, exports and figures",
     "export": "export an adapter: merged, GGUF, or a GGUF adapter",

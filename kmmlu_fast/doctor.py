@@ -19,11 +19,9 @@ from kmmlu_fast.command.help_text import invoked_command
 from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.machine.diagnosis import Diagnosis, diagnose_machine
+from kmmlu_fast.models.default_model import DEFAULT_MODEL
 from kmmlu_fast.reporting.terminal import doctor as terminal
 from kmmlu_fast.training.memory_forecast import TrainingForecast, forecast_training
-
-# The same as models.model.DEFAULT_MODEL, which is too heavy to import here; a test compares them.
-DEFAULT_MODEL = "skt/A.X-4.0-Light"
 
 
 class _DoctorArgumentParser(argparse.ArgumentParser):

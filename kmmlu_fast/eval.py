@@ -24,12 +24,16 @@ def _run_eval(argv: list[str] | None) -> int:
     config = parse_config(EvalConfig, argv, "python -m kmmlu_fast.eval")
     from kmmlu_fast.evaluation.session import run_evaluation
     from kmmlu_fast.reporting.terminal.eval_summary import adapter_verdict_lines
-    from kmmlu_fast.reporting.terminal.summary import print_summary
+    from kmmlu_fast.reporting.terminal.summary import print_protocols, print_summary
 
     runs = run_evaluation(config)
     print_summary(runs, config.lang)
-    for line in adapter_verdict_lines(runs, config.lang):
-        print(line)
+    if config.protocols:
+        print_protocols(runs, config.protocols, config.lang)
+    each = len(runs) // max(1, len(config.protocols))
+    for start in range(0, len(runs), each):
+        for line in adapter_verdict_lines(runs[start : start + each], config.lang):
+            print(line)
     return 0
 
 

@@ -15,16 +15,6 @@ from pydantic import Field, PositiveInt
 from kmmlu_fast.command.flags import Config, parse_config
 from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import ConfigError, DataError
-from kmmlu_fast.data.exam_lookup import find_exam, is_exam_cached, resolve_exam_source, shipped_exam_names
-from kmmlu_fast.data.exam_rows import (
-    describe_oddities,
-    frame_from_questions,
-    questions_from_frame,
-    read_questions,
-)
-from kmmlu_fast.prompting.prompt_styles import find_prompt_style
-from kmmlu_fast.prompting.prompts import format_question
-from kmmlu_fast.shipping.eval_yaml import make_eval_yaml
 
 
 class ExamsConfig(Config):
@@ -67,6 +57,9 @@ def print_eval_yaml(config: ExamsConfig) -> None:
     """Print the file's text to stdout, and what the data set needs first to stderr."""
     if config.check is not None:
         raise ConfigError("--eval-yaml and --check are two commands: give one of them")
+    from kmmlu_fast.data.exam_lookup import find_exam
+    from kmmlu_fast.shipping.eval_yaml import make_eval_yaml
+
     sys.stdout.write(make_eval_yaml(find_exam(str(config.eval_yaml))).log_and_unwrap())
 
 
@@ -74,6 +67,8 @@ def print_exam_list() -> None:
     """Print a table with one line per shipped exam."""
     from rich.console import Console
     from rich.table import Table
+
+    from kmmlu_fast.data.exam_lookup import find_exam, is_exam_cached, shipped_exam_names
 
     table = Table(title="exams (--exam NAME)", title_justify="left")
     for heading in ("name", "options", "questions", "licence", "training", "gated", "cached", "source"):
@@ -98,6 +93,16 @@ def print_exam_list() -> None:
 
 def check_exam(config: ExamsConfig) -> int:
     """Read the first rows; print a summary, one row as it is asked, and every fault."""
+    from kmmlu_fast.data.exam_lookup import find_exam, resolve_exam_source
+    from kmmlu_fast.data.exam_rows import (
+        describe_oddities,
+        frame_from_questions,
+        questions_from_frame,
+        read_questions,
+    )
+    from kmmlu_fast.prompting.prompt_styles import find_prompt_style
+    from kmmlu_fast.prompting.prompts import format_question
+
     exam = find_exam(str(config.check))
     source = resolve_exam_source(exam, config.dataset)
     print(f"{exam.label}: {source}; licence {exam.licence}; training {exam.training}")

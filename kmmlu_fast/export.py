@@ -17,11 +17,13 @@ def run_export_command(argv: list[str] | None = None) -> int:
     def body() -> None:
         # Imported in the watched process: no native library may be loaded before it is forked.
         from kmmlu_fast.command.flags import parse_config
-        from kmmlu_fast.core.untrusted_text import strip_control_characters
         from kmmlu_fast.shipping.config import ExportConfig
+
+        config = parse_config(ExportConfig, argv, prog="python -m kmmlu_fast.export")
+        from kmmlu_fast.core.untrusted_text import strip_control_characters
         from kmmlu_fast.shipping.export import export_adapter
 
-        export = export_adapter(parse_config(ExportConfig, argv, prog="python -m kmmlu_fast.export"))
+        export = export_adapter(config)
         print(strip_control_characters(f"exported: {export.path}"))
         for name, facts in export.record["files"].items():
             print(strip_control_characters(f"  {name}  {facts['bytes']:,} bytes"))

@@ -37,8 +37,15 @@ def run_train_command(argv: list[str] | None = None) -> int:
             print("\n".join(wrap_line(line, width) for line in preview_training(config)))
             return
         from kmmlu_fast.training.job import run_training_job
+        from kmmlu_fast.training.result import PausedTraining
 
         trained = run_training_job(config)
+        if isinstance(trained, PausedTraining):
+            print(
+                f"paused after step {trained.step} of {trained.planned_steps}: {trained.checkpoint}; the same"
+                " command with --resume and without --stop-after continues"
+            )
+            return
         _print_training_summary(trained.path, trained.card)
 
     return run_main(body)

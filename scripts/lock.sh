@@ -31,5 +31,13 @@ head = target.read_text().splitlines()[0]
 text = "\n".join([head, *pins]) + "\n"
 target.write_text(text)
 Path(f"kmmlu_fast/pins/{kind}.txt").write_text(text)  # the wheel carries the same set, for: kmmlu-fast install
+if kind == "gpu":
+    # The same set for a machine that keeps the torch it has: without torch, what torch brings, and what is built against one torch.
+    own = set("torch triton torchvision torchaudio torchcodec cuda-toolkit cuda-bindings".split())
+    own |= {f"nvidia-{name}" for name in "cublas cuda-cupti cuda-nvrtc cuda-runtime cudnn-cu13 cufft cufile curand cusolver cusparse cusparselt-cu13 nccl-cu13 nvjitlink nvshmem-cu13 nvtx".split()}
+    beside = Path("requirements/gpu-torch211.txt")
+    kept = [pin for pin in pins if pin.split("=")[0] not in own]
+    beside.write_text("\n".join([beside.read_text().splitlines()[0], *kept]) + "\n")
+    print(f"{beside}: {len(kept)} packages")
 print(f"{target}: {len(found)} packages; run bash scripts/test.sh before committing it")
 PY

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Set up .venv with the pinned packages, by pip alone. Idempotent: what is installed is not installed again.
-#   bash scripts/setup.sh [cpu|gpu] [demo] [dev] [bench] [docs] [checks] [ship]     without cpu or gpu: gpu where nvidia-smi finds one, else cpu
+#   bash scripts/setup.sh [cpu|gpu] [demo] [dev] [bench] [docs] [checks] [ship] [improve]     without cpu or gpu: gpu where nvidia-smi finds one, else cpu
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -9,8 +9,8 @@ extras=()
 for word in "$@"; do
   case "$word" in
     cpu | gpu) kind="$word" ;;
-    demo | dev | bench | docs | checks | ship) extras+=("$word") ;;
-    *) echo "error: setup.sh $word: allowed are cpu, gpu, demo, dev, bench, docs, checks, ship" >&2; exit 2 ;;
+    demo | dev | bench | docs | checks | ship | improve) extras+=("$word") ;;
+    *) echo "error: setup.sh $word: allowed are cpu, gpu, demo, dev, bench, docs, checks, ship, improve" >&2; exit 2 ;;
   esac
 done
 if [ -z "$kind" ]; then

@@ -5,8 +5,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 bash scripts/setup.sh cpu demo dev bench
 
-# What checks the site, the page and the packages, and llama.cpp; where it cannot be had those tests skip with a reason.
-for set in docs checks ship; do
+# What checks the site, the page and the packages, llama.cpp and Optuna; where it cannot be had those tests skip with a reason.
+for set in docs checks ship improve; do
   bash scripts/setup.sh cpu "$set" || echo "test: requirements/$set.txt could not be installed; its tests will skip"
 done
 

@@ -37,7 +37,6 @@ from kmmlu_fast.core.schema import (
 )
 from kmmlu_fast.engines.protocol import Engine
 from kmmlu_fast.engines.vllm.engine import EngineSettings, VllmEngine
-from kmmlu_fast.engines.vllm.start import unchunked_prefill_settings
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.session import run_evaluation
 from kmmlu_fast.models.adapters import load_adapters
@@ -64,16 +63,14 @@ class Files:
 
     @property
     def settings(self) -> EngineSettings:
-        tokens, extra = unchunked_prefill_settings(None, 1024)  # seeded sampling on a CPU needs it
         return EngineSettings(
             model=str(self.model),
             dtype="float32",
             max_model_len=1024,
             max_num_seqs=16,
-            max_num_batched_tokens=tokens,
             max_lora_rank=4,
             num_adapters=1,
-            extra=extra,
+            samples=True,
         )
 
 

@@ -27,18 +27,19 @@ TESTED_ELSEWHERE = {
     "by the tests of the modules that use them (records, words and constants)": (
         "reporting/early_pairs reporting/html/pair_verdicts "
         "core/errors core/prediction_frames core/schema core/settings core/version"
-        " engines/names engines/options engines/protocol"
+        " engines/names engines/options engines/protocol models/default_model data/default_exam"
         " training/result training/encoded runs/run evaluation/config reporting/config sampling/config"
         " contamination/config training/config prompting/prompt_styles"
     ),
     "whole, through the verbs that they end or start (tests/faults, tests/doors)": (
         "command/exit_codes command/help_text command/run command/streams core/console core/untrusted_text"
         " core/files core/locks core/digests machine/extras machine/environment"
+        " reporting/report_files reporting/run_comparisons"
     ),
     "through real engines (tests/engines/*/test_engine*.py) and tests/faults/test_servers.py": (
         "engines/factory engines/fake engines/hf/kind engines/hf/scoring engines/ray/kind engines/ray/replica"
         " engines/server/client engines/server/completions engines/server/kind engines/vllm/errors"
-        " engines/vllm/kind engines/vllm/llm_arguments engines/vllm/start models/demo training/lora_model"
+        " engines/vllm/kind models/demo"
         " machine/device_memory engines/llama_cpp/kind models/llama_cpp"
     ),
     "through the release gate, exports and re-scored bundles (tests/shipping)": (
@@ -75,6 +76,13 @@ TESTED_ELSEWHERE = {
         " reporting/terminal/screens reporting/terminal/tables reporting/wording/early_stopping"
         " reporting/wording/letter_habit reporting/wording/reasoning_text reporting/wording/recipe_text"
         " reporting/wording/verdict"
+    ),
+    "through searches (tests/improvement/test_search.py, test_search_engine.py)": (
+        "improvement/config improvement/confirmation improvement/search_report improvement/search_state"
+        " improvement/selection improvement/trials"
+    ),
+    "through real trainers (tests/integrations/test_watch.py)": (
+        "integrations/asked_questions integrations/live_model"
     ),
     "through adapters of every kind (tests/models/test_adapter_kinds.py)": "models/adapter_features",
     "through its door (tests/doors/test_plan_door.py)": "reporting/terminal/question_plan",

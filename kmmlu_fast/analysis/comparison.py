@@ -28,6 +28,13 @@ from kmmlu_fast.analysis.paired import ALPHA, Outcome, PairedDifference
 from kmmlu_fast.analysis.paired_questions import PairArrays, join_runs, make_pair_arrays
 from kmmlu_fast.analysis.repeats import drop_repeated_questions
 from kmmlu_fast.analysis.strata import Floats, IntervalEstimate, question_weights
+from kmmlu_fast.analysis.written_forms import (
+    FormSplit,
+    estimate_form_part,
+    read_either_letters,
+    read_form_arrays,
+    scored_form_of_pair,
+)
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.runs.run import Run, refuse_early_stopped_runs
 
@@ -65,6 +72,8 @@ class PairComparison:
     supercategories: pl.DataFrame  # paired.supercategory_differences
     subjects: pl.DataFrame  # paired.subject_differences
     letters: Decomposition | None  # None if the questions have different numbers of options
+    # the part of micro that shows in the scored form of the letters only; None if a run's forms are unknown
+    forms: FormSplit | None
     # micro by option-rotation answers, if both runs have them for every question
     debiased: PairedDifference | None
     clean: PairedDifference | None  # micro without the overlapping questions; None without a list of them
@@ -242,6 +251,7 @@ def compare_pair(first: Run, second: Run, settings: ComparisonSettings) -> PairC
     letters = None
     if joined["num_options"].n_unique() == 1 and not settings.headline_only:
         letters = _decompose_letters(data, weights, asked)
+    forms = None if settings.headline_only else _split_forms(joined, data, settings)
     pair = PairComparison(
         first=first.name,
         second=second.name,
@@ -250,6 +260,7 @@ def compare_pair(first: Run, second: Run, settings: ComparisonSettings) -> PairC
         supercategories=paired.supercategory_differences(counts, weights, asked),
         subjects=paired.subject_differences(counts, asked),
         letters=letters,
+        forms=forms,
         debiased=_debiased_difference(joined, settings),
         clean=None,
         overlapping=0,
@@ -339,6 +350,33 @@ def _decompose_letters(data: PairArrays, weights: Floats | None, asked: Floats |
         ]
     one, other = map(RunLetters, data.letters, matched)
     return letter_prior.decompose_difference(data.key, data.strata, one, other, weights, asked, options)
+
+
+def _split_forms(joined: pl.DataFrame, data: PairArrays, settings: ComparisonSettings) -> FormSplit | None:
+    """The part that shows in the scored form of the letters only; if the mass moved, the rest is split."""
+    arrays = [read_form_arrays(joined, suffix) for suffix in ("", "_second")]
+    if arrays[0] is None or arrays[1] is None:
+        return None
+    weights, asked = _population_weights(paired.subject_counts(joined), settings)
+    one, other = (
+        read_either_letters(both, letters)
+        for both, letters in zip((arrays[0], arrays[1]), data.letters, strict=True)
+    )
+    form, p_value = estimate_form_part(data.key, data.letters, (one, other), data.strata, weights, asked)
+    right = {"first": pl.Series(one == data.key), "second": pl.Series(other == data.key)}
+    scored = [scored_form_of_pair(joined, suffix) for suffix in ("", "_second")]
+    split = FormSplit(
+        scored=(scored[0][0], scored[1][0]),
+        mass=(scored[0][1], scored[1][1]),
+        form=form,
+        p_value=p_value,
+        either=_micro_difference(joined.with_columns(**right), settings),
+    )
+    if not split.moved or joined["num_options"].n_unique() != 1:
+        return split
+    logprobs = (arrays[0].either, arrays[1].either)
+    in_either_form = replace(data, letters=(one, other), logprobs=logprobs)
+    return replace(split, letters=_decompose_letters(in_either_form, weights, asked))
 
 
 def _micro_difference(joined: pl.DataFrame, settings: ComparisonSettings) -> PairedDifference:

@@ -15,7 +15,7 @@ from kmmlu_fast.analysis.letter_bias.letter_prior import letter_codes
 from kmmlu_fast.analysis.letter_bias.offsets import Letters
 from kmmlu_fast.analysis.strata import Floats
 from kmmlu_fast.core.errors import RunError
-from kmmlu_fast.core.schema import LETTERS, LOGPROB_COLUMNS, OPTION_LETTERS
+from kmmlu_fast.core.schema import FORM_COLUMNS, LETTERS, LOGPROB_COLUMNS, OPTION_LETTERS
 from kmmlu_fast.runs.run import Run
 
 
@@ -33,6 +33,7 @@ def join_runs(first: Run, second: Run, intersection: bool) -> tuple[pl.DataFrame
         "option_logprobs",
         "prompt_digest",
         *LOGPROB_COLUMNS,
+        *FORM_COLUMNS,
     ]
     left = first.frame.select("subject", "supercategory", *columns)
     right = second.frame.select(columns)

@@ -19,10 +19,21 @@ _ELSEWHERE = ("dataset_digest", "model_id", "split")  # checked through the ques
 
 
 def prompt_differences(first: Run, second: Run) -> list[str]:
-    """Known facts of the prompt in which two runs differ, as "name first -> second"."""
-    return [
-        f"{name} {one} -> {other}" for name, one, other in _differing_facts(first.protocol, second.protocol)
-    ]
+    """Known facts of the prompt in which two runs differ, as "name first -> second"; the scored form of the
+    letters is one of them.
+    """
+    facts = _differing_facts(first.protocol, second.protocol)
+    one, other = find_letter_form(first), find_letter_form(second)
+    if first.facts and second.facts and one != other:
+        facts.append(("letter_form", one or _style_form(first), other or _style_form(second)))
+    return [f"{name} {one} -> {other}" for name, one, other in facts]
+
+
+def find_letter_form(run: Run) -> str | None:
+    """--letter-form, if it is another one than the prompt style's."""
+    decoding = run.facts.get("decoding")
+    form = decoding.get("letter_form") if isinstance(decoding, dict) else None
+    return None if form is None else str(form)
 
 
 def setting_differences(first: Run, second: Run) -> list[str]:
@@ -34,8 +45,14 @@ def setting_differences(first: Run, second: Run) -> list[str]:
     return [
         f"{name} {one} -> {other}"
         for name, one, other in facts
-        if name.split(".")[0] not in ignored and not name.startswith("adapter")
+        if name.split(".")[0] not in ignored
+        and not name.startswith("adapter")
+        and name != "decoding.letter_form"  # of the prompt's differences
     ]
+
+
+def _style_form(run: Run) -> str:
+    return "bare" if run.facts.get("prompt_style") == "chat" else "lm-eval"
 
 
 def is_protocol_unknown(run: Run) -> bool:

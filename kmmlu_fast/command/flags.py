@@ -126,7 +126,7 @@ def _take_config_file(arguments: list[str]) -> tuple[list[str], Path | None]:
 
 
 def _read_config_file(path: Path, cls: type[Config]) -> dict[str, Any]:
-    loaded = read_yaml(_find_config_file(path), f"--config {path}")
+    loaded = read_yaml(find_shipped_file(path, "--config"), f"--config {path}")
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):
@@ -141,12 +141,14 @@ def _read_config_file(path: Path, cls: type[Config]) -> dict[str, Any]:
     return settings
 
 
-def _find_config_file(path: Path) -> Path:
+def find_shipped_file(path: Path, flag: str) -> Path:
     """The file; if a clone's ``configs/NAME`` is absent (as after pip install), the package's own."""
-    expanded, shipped = expand_path(path, "--config"), SHIPPED / path.name
-    if expanded.exists() or path.parent not in (Path("configs"), Path()) or not shipped.is_file():
+    expanded = expand_path(path, flag)
+    inside = path.relative_to("configs") if path.parts[:1] == ("configs",) else path
+    shipped = SHIPPED / inside
+    if expanded.exists() or path.is_absolute() or ".." in path.parts or not shipped.is_file():
         return expanded
-    log_note(f"--config {path}: not found; using the one shipped with kmmlu_fast ({shipped})")
+    log_note(f"{flag} {path}: not found; using the one shipped with kmmlu_fast ({shipped})")
     return shipped
 
 

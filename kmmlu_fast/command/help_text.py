@@ -26,6 +26,7 @@ CONFIGS = {
     "eval": "kmmlu_fast.evaluation.config:EvalConfig",
     "sample": "kmmlu_fast.sampling.config:SampleConfig",
     "train": "kmmlu_fast.training.config:TrainConfig",
+    "improve": "kmmlu_fast.improvement.config:ImproveConfig",
     "compare": "kmmlu_fast.reporting.config:CompareConfig",
     "report": "kmmlu_fast.reporting.config:ReportConfig",
     "leakage": "kmmlu_fast.contamination.config:LeakageConfig",

@@ -15,5 +15,6 @@ from kmmlu_fast.core.console import show_notes
 def run_main(main: Callable[[], int | None]) -> int:
     """Run a verb's body and return its exit code; an error becomes one line on stderr."""
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # read only when torch is first imported
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # looking for them reads all packages' data
     with show_notes():
         return run_to_exit_code(main)

@@ -20,7 +20,8 @@ import polars as pl
 from kmmlu_fast.contamination import overlap, shingles
 from kmmlu_fast.contamination.compared_rows import ComparedRow, compare_training_row, iter_compared_rows
 from kmmlu_fast.core.errors import DataError
-from kmmlu_fast.data.exam import DEFAULT_EXAM, Exam
+from kmmlu_fast.data.default_exam import DEFAULT_EXAM
+from kmmlu_fast.data.exam import Exam
 from kmmlu_fast.data.exam_lookup import find_exam, is_exam_cached, shipped_exam_names
 from kmmlu_fast.data.exam_rows import load_exam
 from kmmlu_fast.data.exam_source import ExamSource

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from kmmlu_fast.command.flags import Config
-from kmmlu_fast.data.exam import DEFAULT_DATASET
+from kmmlu_fast.data.default_exam import DEFAULT_DATASET
 
 
 class LeakageConfig(Config):

@@ -159,8 +159,16 @@ class Prediction:
     prompt_digest: str = ""  # sha256 (16 hex digits) of the first request's token ids
     num_options: int = 4
     option_logprobs: list[float] | None = None  # of all options, A first, if there are more than four
+    # Of the letters in both written forms, whichever is scored: " A" and "A"; and their summed probability.
+    spaced_logprobs: list[float] | None = None
+    bare_logprobs: list[float] | None = None
+    spaced_mass: float | None = None
+    bare_mass: float | None = None
 
 
 LOGPROB_COLUMNS = tuple(f"logprob_{letter}" for letter in LETTERS)
 # Written only for questions with other than four options, so that other runs keep their columns.
-OPTIONAL_COLUMNS = ("num_options", "option_logprobs")
+OPTION_COLUMNS = ("num_options", "option_logprobs")
+# Written only by runs that read both forms of the letters; without them the mass is unknown.
+FORM_COLUMNS = ("spaced_logprobs", "bare_logprobs", "spaced_mass", "bare_mass")
+OPTIONAL_COLUMNS = (*OPTION_COLUMNS, *FORM_COLUMNS)

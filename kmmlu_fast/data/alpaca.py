@@ -21,7 +21,7 @@ from kmmlu_fast.core.errors import DataError
 from kmmlu_fast.core.files import write_bytes_atomically
 from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS, Question
 from kmmlu_fast.core.untrusted_text import bounded_repr
-from kmmlu_fast.data.exam import DEFAULT_EXAM
+from kmmlu_fast.data.default_exam import DEFAULT_EXAM
 from kmmlu_fast.data.records import count_options, read_records, split_item
 from kmmlu_fast.data.subjects import SUBJECTS
 

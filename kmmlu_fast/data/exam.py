@@ -31,9 +31,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.reading import read_yaml
 from kmmlu_fast.core.schema import OPTION_LETTERS
+from kmmlu_fast.data.default_exam import DEFAULT_EXAM
 
-DEFAULT_EXAM = "kmmlu"
-DEFAULT_DATASET = "HAERAE-HUB/KMMLU"  # where KMMLU's rows are
 Coding = Literal["from 0", "from 1", "letter", "text"]
 Split = Literal["train", "dev", "test"]
 

@@ -17,8 +17,9 @@ from kmmlu_fast.core.errors import ConfigError, DataError
 from kmmlu_fast.core.reading import expand_path
 from kmmlu_fast.core.schema import OPTION_LETTERS
 from kmmlu_fast.data.answer_coding import CodingEvidence
-from kmmlu_fast.data.exam import DEFAULT_DATASET as KMMLU_SOURCE
-from kmmlu_fast.data.exam import DEFAULT_EXAM, Coding, ColumnMapping, Exam, read_exam
+from kmmlu_fast.data.default_exam import DEFAULT_DATASET as KMMLU_SOURCE
+from kmmlu_fast.data.default_exam import DEFAULT_EXAM
+from kmmlu_fast.data.exam import Coding, ColumnMapping, Exam, read_exam
 from kmmlu_fast.data.file_formats import is_row_file
 from kmmlu_fast.data.hub_rows import is_hub_id
 from kmmlu_fast.data.question_cells import read_options

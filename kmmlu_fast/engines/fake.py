@@ -6,6 +6,7 @@ In: Requests. Out: Responses. Knows nothing of models or questions.
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -70,7 +71,7 @@ class FakeEngine:
             case Continuation():
                 return Response(request, logprobs=(-draw.uniform(0.1, 5.0),))
             case Candidates(token_ids):
-                return Response(request, logprobs=tuple(-draw.uniform(0.1, 5.0) for _ in token_ids))
+                return Response(request, logprobs=_as_shares([-draw.uniform(0.1, 5.0) for _ in token_ids]))
             case Generation(num_samples=num_samples):
                 text = self._text if isinstance(self._text, str) else self._text(request)
                 completion = Completion(text, tuple(range(len(text))), "stop")
@@ -81,3 +82,10 @@ class FakeEngine:
 
     def close(self) -> None:
         pass
+
+
+def _as_shares(values: list[float]) -> tuple[float, ...]:
+    """The values, lowered together if their probabilities would sum to more than 0.9."""
+    total = sum(math.exp(value) for value in values)
+    excess = max(0.0, math.log(total / 0.9))
+    return tuple(value - excess for value in values)

@@ -9,20 +9,28 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from kmmlu_fast.core.schema import Adapter
 from kmmlu_fast.engines.names import ENGINES
 from kmmlu_fast.engines.options import EngineOptions
-from kmmlu_fast.engines.protocol import Engine
-from kmmlu_fast.models.model import Model
 
-OpenEngine = Callable[[EngineOptions, Model, Sequence[Adapter], int, str | None], Engine]
+if TYPE_CHECKING:
+    from kmmlu_fast.core.schema import Adapter
+    from kmmlu_fast.engines.protocol import Engine
+    from kmmlu_fast.models.model import Model
+
+OpenEngine: TypeAlias = "Callable[[EngineOptions, Model, Sequence[Adapter], int, str | None], Engine]"
 """(options, model, adapters, longest prompt + output in tokens, path of a merged copy or None) -> engine."""
 
 
 def _no_problem(options: EngineOptions) -> str:
     return ""
+
+
+def _computes_on_gpu_here(options: EngineOptions) -> bool:
+    from kmmlu_fast.machine.device import has_gpu
+
+    return has_gpu()
 
 
 def _nothing_more(options: EngineOptions) -> dict[str, Any]:
@@ -45,6 +53,7 @@ class EngineKind:
     loads_with_peft: bool = False  # True: PEFT applies adapters unmerged, so any kind of adapter works
     refused_adapter_modes: Mapping[str, str] = field(default_factory=dict)  # mode -> why, and what to do
     keeps_special: bool = True  # writes special tokens into texts if asked to
+    on_gpu: Callable[[EngineOptions], bool] = _computes_on_gpu_here  # whether GPUs compute, wherever they are
     swap_problem: Callable[[EngineOptions], str] = _no_problem  # "" if weights can be written into it
 
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from kmmlu_fast.core.settings import Config
 from kmmlu_fast.engines.names import EngineName
-from kmmlu_fast.models.model import DEFAULT_MODEL
+from kmmlu_fast.models.default_model import DEFAULT_MODEL
 
 NF4_NAMES = ("nf4", "bitsandbytes")  # synonyms of --quantization: 4-bit weights, as in QLoRA
 
@@ -69,11 +69,21 @@ class EngineOptions(Config):
     num_replicas: PositiveInt = Field(
         1, description="with --engine ray: number of actors, one vLLM engine each"
     )
+    gpus_per_replica: NonNegativeInt | None = Field(
+        None,
+        description=(
+            "with --engine ray: GPUs of each actor, 0 = its CPUs; default: --tensor-parallel-size GPUs if the"
+            " cluster shows any. Give it for a cluster that adds GPU machines on demand"
+        ),
+    )
     ray_address: str | None = Field(
         None, description="with --engine ray: cluster address; default: this machine"
     )
     base_url: str | None = Field(
         None, description="with --engine server: address, such as http://host:8000/v1 (key: OPENAI_API_KEY)"
     )
-    concurrency: PositiveInt = Field(64, description="with --engine server: requests in flight")
+    concurrency: PositiveInt | None = Field(
+        None,
+        description="with --engine server: requests in flight; default: 512 of one token, 64 texts",
+    )
     seed: int = Field(42, ge=0, lt=2**32, description="seed for sampling and for --limit-mode random")

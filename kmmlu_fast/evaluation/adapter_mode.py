@@ -49,12 +49,9 @@ def choose_adapter_mode(config: EvalConfig, adapter: Adapter) -> tuple[Mode, str
         reason = adapter_way_problem(adapter.path, "unmerged") if by_peft else None
         return ("merge", reason) if reason else ("serve", "")
     reason = None
-    if mode == "auto":
-        from kmmlu_fast.machine.device import has_gpu
-
-        if has_gpu():
-            reason = adapter_way_problem(adapter.path, "serve")
-            if not reason:
-                return "serve", ""
+    if mode == "auto" and engine.on_gpu(config):
+        reason = adapter_way_problem(adapter.path, "serve")
+        if not reason:
+            return "serve", ""
     problem = engine.swap_problem(config) or adapter_way_problem(adapter.path, "swap")
     return ("merge", reason or problem) if problem else ("swap", reason or "")

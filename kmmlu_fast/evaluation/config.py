@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
-from kmmlu_fast.data.exam import DEFAULT_DATASET, DEFAULT_EXAM
+from kmmlu_fast.data.default_exam import DEFAULT_DATASET, DEFAULT_EXAM
 from kmmlu_fast.engines.config import EngineConfig
 from kmmlu_fast.engines.options import NF4_NAMES
 from kmmlu_fast.prompting.prompt_styles import PromptStyleName
@@ -39,9 +39,12 @@ class EvalConfig(EngineConfig):
         ),
         "data": ("exam", "dataset", "dataset_revision", "split", "subjects", "limit", "limit_mode"),
         "prompt and answers": (
+            "protocol",
+            "protocols",
             "num_fewshot",
             "prompt_style",
             "output_type",
+            "letter_form",
             "rotations",
             "thinking",
             "reasoning_parser",
@@ -171,6 +174,17 @@ class EvalConfig(EngineConfig):
             " adapter that is shown to be worse than another is asked no further"
         ),
     )
+    protocol: str | None = Field(
+        None,
+        description=(
+            "a published way of asking: bare-letter, kmmlu-direct, kmmlu-paper, lm-eval, simple-evals, or a"
+            " declaration (FILE.yaml); fixes wording, exemplars, output, sampling and answer rule"
+        ),
+    )
+    protocols: list[str] = Field(
+        [],
+        description="ask under each of these protocols in one engine, and show why the numbers differ",
+    )
     num_fewshot: int = Field(0, ge=0, le=5, description="number of exemplars from dev, in file order")
     prompt_style: PromptStyleName | None = Field(
         None,
@@ -182,6 +196,13 @@ class EvalConfig(EngineConfig):
     output_type: Literal["multiple_choice", "generate_until", "cot"] = Field(
         "multiple_choice",
         description="log-likelihoods of the letters, a generated letter (kmmlu_direct), or chain of thought",
+    )
+    letter_form: Literal["lm-eval", "bare", "either"] | None = Field(
+        None,
+        description=(
+            "written form of the letters that is scored: ' A' as in lm-eval, 'A', or either (their sum);"
+            " both are read and reported; default: the prompt style's (chat: bare, else lm-eval)"
+        ),
     )
     max_tokens: PositiveInt | None = Field(
         None, description="maximum number of generated tokens; default: 16 for generate_until, 512 for cot"
@@ -228,6 +249,22 @@ class EvalConfig(EngineConfig):
         """Whether questions are asked in the random order, and possibly not all of them."""
         return self.until_decided or self.until_precise is not None or self.questions is not None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _apply_protocol(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("protocol"):
+            from kmmlu_fast.prompting.protocols import apply_protocol
+
+            return apply_protocol(values)
+        return values
+
+    def by_protocol(self) -> list[EvalConfig]:
+        """One config per protocol of ``protocols``; this one if there are none."""
+        given = {name: getattr(self, name) for name in self.model_fields_set if name != "protocols"}
+        if not self.protocols:
+            return [self]
+        return [EvalConfig.model_validate({**given, "protocol": name}) for name in self.protocols]
+
     @model_validator(mode="after")
     def _check_method_flags(self) -> EvalConfig:  # noqa: C901 - one line per combination that is refused
         faults = []
@@ -253,8 +290,16 @@ class EvalConfig(EngineConfig):
                 )
                 if used
             ]
+        if self.protocols and self.protocol:
+            faults.append("--protocol and --protocols: give one of them")
+        if len(set(self.protocols)) < len(self.protocols):
+            faults.append("--protocols names one twice")
+        if self.protocols and self.may_stop:
+            faults.append("--protocols asks all questions: leave out what stops early")
         if self.rotations != 1 and self.output_type != "multiple_choice":
             faults.append("--rotations goes with --output-type multiple_choice")
+        if self.letter_form is not None and self.output_type != "multiple_choice":
+            faults.append("--letter-form goes with --output-type multiple_choice")
         if self.num_samples > 1 and self.temperature == 0:
             faults.append(
                 "--num-samples above 1 needs --temperature above 0 (such as 0.7): greedy samples are equal"

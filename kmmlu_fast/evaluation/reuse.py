@@ -88,6 +88,8 @@ def _template_digests(config: EvalConfig, adapters: Sequence[Adapter]) -> list[s
     paths = [adapter.path / name for adapter in adapters for name in (*CHAT_FILES, ADAPTER_CARD)]
     if config.chat_template:
         paths.append(expand_path(config.chat_template, "--chat-template"))
+    declared = [config.protocol, *config.protocols]
+    paths += [expand_path(name, "--protocol") for name in declared if name]
     return [hash_file(path) if path.is_file() else "" for path in paths]
 
 

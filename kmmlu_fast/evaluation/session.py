@@ -7,6 +7,7 @@ store together.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import polars as pl
 
 from kmmlu_fast.analysis.accuracy import summarise_predictions
 from kmmlu_fast.analysis.reasoning import reasoning_part
+from kmmlu_fast.analysis.written_forms import summarise_letter_forms
 from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.digests import compute_fingerprint
 from kmmlu_fast.core.files import make_ascii_slug, make_slug, shorten_name
@@ -55,7 +57,7 @@ def run_evaluation(config: EvalConfig, open_engine: EngineOpener | None = None) 
         modules = find_engine_kind(config.engine).requires(config)
         require_modules(f"evaluation (--engine {config.engine})", "transformers", *modules)
     with report_wait("reading questions and tokenizer"):
-        plans = make_eval_plans(config)
+        plans = _plan_all_protocols(config)
     notes = list(dict.fromkeys(text for plan in plans for text in plan.notes))
     for text in notes:
         log_note(f"note: {text}")
@@ -68,7 +70,7 @@ def run_evaluation(config: EvalConfig, open_engine: EngineOpener | None = None) 
             return engines.open_engine(first.config, first.model, adapters, max_model_len, path)
 
     engine = EngineManager(first, open_engine)
-    sessions = [_ExamSession(plan, engine, len(plans) > 1) for plan in plans]
+    sessions = [_ExamSession(plan, engine, len(config.exam) > 1) for plan in plans]
     try:
         states: list[Adapter | None] = [*([] if config.no_base else [None]), *first.adapters]
         if config.may_stop:
@@ -90,6 +92,13 @@ def run_evaluation(config: EvalConfig, open_engine: EngineOpener | None = None) 
         for plan in plans:
             plan.close()
         engine.close()
+
+
+def _plan_all_protocols(config: EvalConfig) -> list[EvalPlan]:
+    """The plans of every protocol, each with its exams; one engine answers them all."""
+    plans = [plan for each in config.by_protocol() for plan in make_eval_plans(each)]
+    longest = max(plan.max_model_len for plan in plans)
+    return [replace(plan, max_model_len=longest) for plan in plans]
 
 
 def _run_early_stopping(sessions: list[_ExamSession], states: list[Adapter | None]) -> list[Run]:
@@ -127,6 +136,8 @@ class _ExamSession:
         """Reuse, continue or compute the run of one model state."""
         plan = self.plan
         name = adapter.name if adapter else "base"
+        if plan.config.protocol:
+            name = f"{plan.config.protocol}: {name}"
         if self._one_of_several:
             name = f"{plan.source.exam.name} {name}"
         store = self.open_store(adapter)
@@ -234,6 +245,8 @@ class _ExamSession:
     def extra_metrics(self, frame: pl.DataFrame, adapter: Adapter | None) -> dict[str, Any]:
         """Metrics of a complete run that its answers alone do not give."""
         metrics: dict[str, Any] = {"exact_ties": count_exact_ties(frame)}
+        if (forms := summarise_letter_forms(frame)) is not None:
+            metrics["letter_forms"] = forms.to_dict()
         if adapter:
             metrics["adapter_mode"] = self._engines.mode_of(adapter)
         return metrics

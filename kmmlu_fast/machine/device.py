@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
+from dataclasses import replace
 
 from kmmlu_fast.core.errors import EngineError
 from kmmlu_fast.machine import gpus, host, memory_fit, packages
@@ -76,6 +77,28 @@ def first_gpu() -> gpus.Gpu | None:
         return cards[0]
     # A board whose driver has no NVML (Jetson): it computes in bfloat16 and does not report its memory.
     return gpus.Gpu(name="GPU", capability=memory_fit.BFLOAT16, total_bytes=0, free_bytes=0, driver="")
+
+
+def weakest_gpu(count: int = 1) -> gpus.Gpu | None:
+    """What the first ``count`` cards have in common, as one card: the least memory, the oldest generation.
+
+    None if the CPU computes. EngineError if there are fewer cards: a model split over them would not start.
+    """
+    first = first_gpu()
+    if first is None or count == 1:
+        return first
+    cards = gpus.list_gpus() or [first]
+    if len(cards) < count:
+        raise EngineError(
+            f"--tensor-parallel-size {count}: this process sees {len(cards)}"
+            f" GPU{'s' * (len(cards) > 1)} ({first.name}); give at most {len(cards)}"
+        )
+    chosen = cards[:count]
+    return replace(
+        min(chosen, key=lambda card: card.total_bytes),
+        capability=min(card.capability for card in chosen),
+        free_bytes=min(card.free_bytes for card in chosen),
+    )
 
 
 def gpu_capability() -> tuple[int, int] | None:

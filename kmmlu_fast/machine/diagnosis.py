@@ -42,6 +42,7 @@ class Diagnosis:
     model_name: str
     model: ModelFacts | None
     cpu_flops: float = 0.0
+    flashinfer: str = ""  # where its kernels come from: ``packages.flashinfer_state``
     platform: str = "linux"
     seconds: float = 0.0
 
@@ -81,9 +82,14 @@ class Diagnosis:
             return []
         if self.card is None:
             return memory_fit.cpu_memory_options(self.model, self.dtype, self.machine.memory_free_bytes)
-        same = sum(card.name == self.card.name for card in self.cards.cards)
+        same = [card for card in self.cards.cards if card.name == self.card.name]
         total, free = self.card.total_bytes, self.card.free_bytes
-        return memory_fit.gpu_memory_options(self.model, self.card.capability, total, free, same)
+        least = memory_fit.engine_memory_budget(
+            min(card.total_bytes for card in same), min(card.free_bytes for card in same)
+        )
+        return memory_fit.gpu_memory_options(
+            self.model, self.card.capability, total, free, len(same), split_bytes=least
+        )
 
     @property
     def best_option(self) -> MemoryOption | None:
@@ -95,11 +101,12 @@ class Diagnosis:
         """The estimated minutes of a full zero-shot pass; None if there is nothing to estimate from."""
         if self.model is None or option.name == "nf4":
             return None
-        rate = self.cpu_flops
-        if self.card is not None:
-            fp8 = option.name == "fp8_per_channel"
-            rate = option.cards * throughput_estimate.peak_flops(self.card.name, fp8)
-        return throughput_estimate.estimate_pass_minutes(self.model, rate)
+        if self.card is None:
+            return throughput_estimate.estimate_pass_minutes(self.model, self.cpu_flops)
+        fp8 = option.name == "fp8_per_channel"
+        rate = option.cards * throughput_estimate.peak_flops(self.card.name, fp8)
+        share = throughput_estimate.reached_share(self.card.name, fp8)
+        return throughput_estimate.estimate_pass_minutes(self.model, rate, share)
 
     @property
     def command(self) -> str:
@@ -170,6 +177,7 @@ class Diagnosis:
             )
         if self.card is None and self.dtype == "float32" and "avx2" in self.machine.cpu.flags:
             notes.append("this CPU has no bfloat16: --dtype auto computes in float32")
+        notes += self._kernel_notes()
         if self.model is None:
             why = explain_unknown_model(self.model_name, self.hub)
             notes.append(f"{self.model_name}: {why}; what fits is not known")
@@ -177,6 +185,19 @@ class Diagnosis:
             advice = memory_fit.memory_advice(self.memory_options, self.model)
             if advice and advice not in self.obstacles:
                 notes.append(advice)
+        return notes
+
+    def _kernel_notes(self) -> list[str]:
+        """What is compiled at the card's first start, or would be."""
+        notes = []
+        if self.card and self.flashinfer == "compiled":
+            notes.append(
+                "FlashInfer would compile its kernels with nvcc at the first start, for minutes: vLLM's own"
+                " kernels are used (for FlashInfer's, install flashinfer-cubin and flashinfer-jit-cache of"
+                " its version)"
+            )
+        if self.card and (note := memory_fit.first_start_note(self.card.capability, self.card.name)):
+            notes.append(note)
         return notes
 
     def to_json(self) -> dict[str, Any]:
@@ -195,6 +216,7 @@ class Diagnosis:
             "card_problem": self.card_problem,
             "pinned_cuda": self.cuda,
             "toolchain": asdict(self.toolchain),
+            "flashinfer": self.flashinfer,
             "hub": asdict(self.hub),
             "installed": {"set": self.installed, **asdict(self.pins)},
             "model_name": self.model_name,
@@ -270,6 +292,7 @@ def diagnose_machine(model_name: str, limit_sec: float = _LIMIT_SEC) -> Diagnosi
         cuda=packages.pinned_cuda(),
         model_name=model_name,
         model=model(until),
+        flashinfer=packages.flashinfer_state(),
         platform=sys.platform,
     )
     if diagnosis.card is None and diagnosis.model is not None:

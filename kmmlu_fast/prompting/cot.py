@@ -104,8 +104,8 @@ class ChainOfThought:
         return self.max_tokens + len(self.think_end_ids) + len(self.force_ids) + 1
 
     @property
-    def letter_ids(self) -> None:
-        return None
+    def scored_forms(self) -> dict[str, tuple[int, ...]]:
+        return {}
 
     def wording_digest(self, tokenizer: Any, *, thinking: bool = False, varied_options: bool = False) -> str:
         return cot_wording_digest(self, tokenizer, varied_options)

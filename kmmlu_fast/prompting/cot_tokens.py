@@ -14,9 +14,11 @@ from kmmlu_fast.core.schema import LETTERS
 from kmmlu_fast.prompting.chat_template import ChatTemplate, find_chat_template
 from kmmlu_fast.prompting.cot import DEFAULT_MAX_TOKENS, PROBE, ChainOfThought
 from kmmlu_fast.prompting.cot_wording import FORCE_CUE, NEXT_QUESTION
+from kmmlu_fast.prompting.letter_forms import style_letter_form
 from kmmlu_fast.prompting.methods import MultipleChoice
 from kmmlu_fast.prompting.prompt_styles import find_prompt_style
 from kmmlu_fast.prompting.prompts import (
+    LetterTokens,
     Prompt,
     answer_delimiter,
     continuation_ids,
@@ -78,7 +80,7 @@ def build_chain_of_thought(
         thought_end_ids = continuation_ids(tokenizer, _END, thoughts["parser"].finishing_text)
     return ChainOfThought(
         style=style,
-        direct=MultipleChoice(style, direct_letters.ids) if direct_letters.ids else None,
+        direct=_direct_method(style, tokenizer, direct_letters),
         force_ids=force_ids,
         force_letter_ids=force_letter_ids,
         end_ids=tuple(sorted({*tokenizer.all_special_ids, *stop_ids})),
@@ -94,6 +96,13 @@ def build_chain_of_thought(
         thinking_flag=thinking,
         **thoughts,
     )
+
+
+def _direct_method(style: str, tokenizer: Any, letters: LetterTokens) -> MultipleChoice | None:
+    if letters.ids is None:
+        return None
+    form = style_letter_form(style, tokenizer)
+    return MultipleChoice(style, letters.ids, form=form, style_form=form)
 
 
 _MARK = "KMQUESTIONKM"

@@ -13,8 +13,16 @@ from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.letters import rotate_question
 from kmmlu_fast.core.schema import OPTION_LETTERS, Adapter, Question
 from kmmlu_fast.prompting.chat_template import find_chat_template
+from kmmlu_fast.prompting.letter_forms import (
+    EITHER,
+    SPACED,
+    form_delimiter,
+    other_letter_form,
+    style_letter_form,
+)
 from kmmlu_fast.prompting.methods import (
     DIRECT_MAX_TOKENS,
+    DIRECT_STOPS,
     ContinuationChoice,
     GenerateUntil,
     Method,
@@ -30,6 +38,7 @@ from kmmlu_fast.prompting.prompts import (
     letter_tokens,
     render_prompt,
 )
+from kmmlu_fast.prompting.protocols import find_protocol
 from kmmlu_fast.prompting.rotations import ALL, Rotations, rotation_shifts
 from kmmlu_fast.prompting.tokens import TokenIds, check_prompt_lengths, render_all_prompts
 
@@ -44,6 +53,10 @@ class PromptSettings(Protocol):
     def output_type(self) -> str: ...
     @property
     def prompt_style(self) -> str | None: ...
+    @property
+    def letter_form(self) -> str | None: ...
+    @property
+    def protocol(self) -> str | None: ...
     @property
     def rotations(self) -> int | str: ...
     @property
@@ -69,6 +82,8 @@ def choose_style(config: PromptSettings, adapters: list[Adapter], tokenizer: Any
     ConfigError if they disagree.
     """
     trained = {adapter.prompt_style for adapter in adapters if adapter.prompt_style}
+    if config.protocol:  # says itself what is measured
+        return find_protocol(config.protocol).style
     if config.prompt_style:
         other = sorted(trained - {config.prompt_style})
         if other:
@@ -145,16 +160,25 @@ def choose_method(
         ids = letters.ids
         if config.output_type == "generate_until":
             seed = config.seed if config.temperature > 0 else None
+            rule = find_protocol(config.protocol).answer if config.protocol else None
             method = GenerateUntil(
                 style,
-                config.max_tokens or DIRECT_MAX_TOKENS,
-                config.temperature,
-                config.top_p,
-                seed,
-                tuple(stop_ids),
+                max_tokens=config.max_tokens or DIRECT_MAX_TOKENS,
+                temperature=config.temperature,
+                top_p=config.top_p,
+                seed=seed,
+                stop_ids=tuple(stop_ids),
+                stops=rule.stop if rule else DIRECT_STOPS,
+                pattern=rule.pattern if rule else "",
+                removed=rule.remove if rule else (),
             )
         else:
-            method, more_notes = _scoring_method(style, letters, questions)
+            others = prompt_letter_tokens(
+                style, questions, exemplars, tokenizer, count, _unscored_delimiter(style, tokenizer)
+            )
+            method, more_notes = _scoring_method(
+                style, config.letter_form, letters, others, questions, tokenizer
+            )
             notes += more_notes
             if count != 1:
                 method = Rotations(method, count)
@@ -198,9 +222,10 @@ def prompt_letter_tokens(
     exemplars: Mapping[str, Sequence[Question]],
     tokenizer: Any,
     count: int = 1,
+    delimiter: str | None = None,
 ) -> LetterTokens:
     """The letters' tokens after the prompts of one question per subject, under ``count`` orders of its
-    options (``Rotations.count``).
+    options (``Rotations.count``). ``delimiter``: between prompt and letter; default: the style's.
     """
     prompts = []
     for question in {question.subject: question for question in questions}.values():
@@ -209,19 +234,54 @@ def prompt_letter_tokens(
             turned = rotate_question(question, shift)
             prompts.append(render_prompt(turned, exemplars[question.subject], style, tokenizer))
     token_ids = encode_prompts(tokenizer, prompts)
-    return letter_tokens(tokenizer, prompts, token_ids, style, letters_for_most_options(questions))
+    names = letters_for_most_options(questions)
+    return letter_tokens(tokenizer, prompts, token_ids, style, names, delimiter)
+
+
+def _unscored_delimiter(style: str, tokenizer: Any) -> str:
+    """The text before a letter in the form that the style does not score by default."""
+    return form_delimiter(other_letter_form(style_letter_form(style, tokenizer)), style, tokenizer)
 
 
 def _scoring_method(
-    style: str, letters: LetterTokens, questions: Sequence[Question]
+    style: str,
+    wanted_form: str | None,
+    style_letters: LetterTokens,
+    other_letters: LetterTokens,
+    questions: Sequence[Question],
+    tokenizer: Any,
 ) -> tuple[Method, list[str]]:
-    """Letters from one prefill if each is one token; else as continuations, with a note."""
+    """Letters from one prefill if each is one token; else as continuations, with a note.
+
+    ``style_letters``: in the form that the style scores by default; ``other_letters``: in the other form,
+    which the same prefill gives too. ``wanted_form``: --letter-form.
+    """
+    style_form = style_letter_form(style, tokenizer)
+    tokens = {style_form: style_letters, other_letter_form(style_form): other_letters}
+    form = wanted_form or style_form
+    if form == EITHER:
+        missing = next((each for each in tokens.values() if each.ids is None), None)
+        if missing is not None or set(style_letters.ids or ()) & set(other_letters.ids or ()):
+            reason = missing.reason if missing else "both forms are the same tokens"
+            raise ConfigError(
+                f"--letter-form either: {reason}, so the two forms cannot be summed; leave the flag out"
+            )
+    first = SPACED if form == EITHER else form
+    letters, others = tokens[first], tokens[other_letter_form(first)]
     if letters.ids:
-        return MultipleChoice(style, letters.ids), []
+        ids = others.ids or ()
+        notes = []
+        if set(ids) & set(letters.ids):
+            ids = ()
+        if not ids:
+            notes.append(
+                f"only one written form of the letters is read: {others.reason or 'both are the same'}"
+            )
+        return MultipleChoice(style, letters.ids, ids, form, style_form), notes
     is_four = len(letters_for_most_options(questions)) == 4
     prefills = "four prefills per question" if is_four else "one prefill per letter"
     note = f"letters are scored as continuations, {prefills}: {letters.reason}"
-    return ContinuationChoice(style), [note]
+    return ContinuationChoice(style, form, style_form), [note]
 
 
 def _rotation_count(rotations: int | str, questions: Sequence[Question]) -> int:
@@ -241,7 +301,7 @@ class PromptChecker:
     def __init__(self, style: str, tokenizer: Any, method: Method, max_model_len: int) -> None:
         self._style, self._tokenizer, self._max_model_len = style, tokenizer, max_model_len
         self._output_tokens = method.output_tokens
-        self._letters = method.letter_ids
+        self._forms = method.scored_forms
         self._endings: set[tuple[int, ...]] = set()
 
     def __call__(
@@ -253,7 +313,7 @@ class PromptChecker:
             for question, ids in zip(questions, token_ids, strict=True)
         }
         check_prompt_lengths(tokens, self._max_model_len, self._output_tokens)
-        if self._letters is None:
+        if not self._forms:
             return
         by_ending = {
             tuple(ids[-ENDING_TOKENS:]): (prompt, ids)
@@ -264,15 +324,17 @@ class PromptChecker:
         if not new:
             return
         self._endings |= by_ending.keys()
-        names = OPTION_LETTERS[: len(self._letters)]
         new_prompts, new_ids = [prompt for prompt, _ in new], [ids for _, ids in new]
-        letters = letter_tokens(self._tokenizer, new_prompts, new_ids, self._style, names)
-        if letters.ids != self._letters:
-            raise ConfigError(
-                "the letters' tokens depend on the question with this tokenizer"
-                f" ({letters.reason or 'they differ between prompts'}), so one prefill does not score them;"
-                " use --output-type generate_until, or another --prompt-style"
-            )
+        for form, scored in self._forms.items():
+            names = OPTION_LETTERS[: len(scored)]
+            delimiter = form_delimiter(form, self._style, self._tokenizer)
+            letters = letter_tokens(self._tokenizer, new_prompts, new_ids, self._style, names, delimiter)
+            if letters.ids != scored:
+                raise ConfigError(
+                    "the letters' tokens depend on the question with this tokenizer"
+                    f" ({letters.reason or 'they differ between prompts'}), so one prefill does not score"
+                    " them; use --output-type generate_until, or another --prompt-style"
+                )
 
 
 def _fallback_probe_ids(tokenizer: Any) -> tuple[int, ...]:

@@ -6,10 +6,12 @@ question. Knows nothing of files or engines. Chain of thought is in ``cot``, opt
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from kmmlu_fast.core.digests import text_digest
 from kmmlu_fast.core.letters import exact_match, read_letters
 from kmmlu_fast.core.schema import (
     Adapter,
@@ -21,8 +23,15 @@ from kmmlu_fast.core.schema import (
     Request,
     Response,
 )
+from kmmlu_fast.prompting.letter_forms import (
+    EITHER,
+    SPACED,
+    form_delimiter,
+    other_letter_form,
+    sum_letter_forms,
+)
 from kmmlu_fast.prompting.predictions import make_prediction
-from kmmlu_fast.prompting.prompts import Prompt, answer_delimiter, render_prompt, template_digest
+from kmmlu_fast.prompting.prompts import Prompt, render_prompt, template_digest
 
 # lm-eval tasks/kmmlu/direct/_direct_kmmlu_yaml: generation_kwargs.until
 DIRECT_STOPS = ("Q:", "\n\n", "</s>", ".")
@@ -38,8 +47,8 @@ class Method(Protocol):
         ...
 
     @property
-    def letter_ids(self) -> tuple[int, ...] | None:
-        """The letters' tokens, A first, if they are read right after every rendered prompt; else None."""
+    def scored_forms(self) -> dict[str, tuple[int, ...]]:
+        """Written form -> the letters' tokens, A first, that are read right after every rendered prompt."""
         ...
 
     @property
@@ -106,6 +115,10 @@ class _SinglePromptMethod:
         return 1
 
     @property
+    def scored_forms(self) -> dict[str, tuple[int, ...]]:
+        return {}
+
+    @property
     def direct(self) -> None:
         return None
 
@@ -127,12 +140,29 @@ class MultipleChoice(_SinglePromptMethod):
     """Letters' log-likelihoods from one prefill: all are in one next-token distribution (lm-eval ``kmmlu``).
 
     ``letter_ids``: one per option of the question with the most options; each question uses its own.
+    ``other_ids``: the same letters in the other written form, read from the same prefill; () if they are not
+    one token each. ``form``: the form that is scored; if it is EITHER, ``letter_ids`` are spaced.
+    ``style_form``: what the prompt style scores by default; another form has another fingerprint.
     """
 
     letter_ids: tuple[int, ...]
+    other_ids: tuple[int, ...] = ()
+    form: str = SPACED
+    style_form: str = SPACED
+
+    @property
+    def scored_forms(self) -> dict[str, tuple[int, ...]]:
+        first = SPACED if self.form == EITHER else self.form
+        return {first: self.letter_ids} | (
+            {other_letter_form(first): self.other_ids} if self.other_ids else {}
+        )
+
+    def decoding(self, questions: Sequence[Question]) -> dict[str, Any]:
+        return {} if self.form == self.style_form else {"letter_form": self.form}
 
     def start(self, question: Question, token_ids: list[list[int]], adapter: Adapter | None) -> list[Request]:
-        letters = Candidates(self.letter_ids[: len(question.options)])
+        count = len(question.options)
+        letters = Candidates(self.letter_ids[:count] + self.other_ids[:count])
         return [
             Request(
                 question_id=question.question_id,
@@ -145,13 +175,18 @@ class MultipleChoice(_SinglePromptMethod):
 
     def finish(self, question: Question, responses: list[Response]) -> Prediction:
         (response,) = responses
-        reading = read_letters(response.logprobs)
+        count = len(question.options)
+        values = (response.logprobs[:count], response.logprobs[count:])
+        forms = dict(zip(self.scored_forms, values, strict=False))
+        logprobs = sum_letter_forms(*values) if self.form == EITHER else values[0]
+        reading = read_letters(logprobs)
         return make_prediction(
             question,
             reading.letter,
             "loglikelihood",
             response.request.token_ids,
-            logprobs=response.logprobs,
+            logprobs=logprobs,
+            forms=forms,
             margin=reading.margin,
             confidence=reading.confidence,
             output_tokens=1,
@@ -161,16 +196,18 @@ class MultipleChoice(_SinglePromptMethod):
 @dataclass(frozen=True, slots=True)
 class ContinuationChoice(_SinglePromptMethod):
     """The fallback if a letter is several tokens: each is scored as a continuation, one prefill per letter
-    (lm-eval).
+    (lm-eval). ``form`` and ``style_form`` as in ``MultipleChoice``; its mass is not known.
     """
 
-    @property
-    def letter_ids(self) -> None:
-        return None
+    form: str = SPACED
+    style_form: str = SPACED
+
+    def decoding(self, questions: Sequence[Question]) -> dict[str, Any]:
+        return {} if self.form == self.style_form else {"letter_form": self.form}
 
     def render(self, question: Question, exemplars: Sequence[Question], tokenizer: Any) -> list[Prompt]:
         prompt = render_prompt(question, exemplars, self.style, tokenizer)
-        delimiter = answer_delimiter(self.style, tokenizer)
+        delimiter = form_delimiter(self.form, self.style, tokenizer)
         texts = [prompt.text + delimiter + letter for letter in question.letters]
         return [prompt, *(Prompt(text, prompt.add_special_tokens) for text in texts)]
 
@@ -206,27 +243,38 @@ class ContinuationChoice(_SinglePromptMethod):
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateUntil(_SinglePromptMethod):
-    """Generation and exact match (lm-eval ``kmmlu_direct``); a text that matches no letter is unparsed."""
+    """Generation and exact match (lm-eval ``kmmlu_direct``), or with ``pattern`` the letter in its first
+    match; a text that matches no letter is unparsed.
+    """
 
     max_tokens: int = DIRECT_MAX_TOKENS
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int | None = None
     stop_ids: tuple[int, ...] = ()  # tokens to stop at besides the model's own
+    stops: tuple[str, ...] = DIRECT_STOPS
+    pattern: str = ""  # a regular expression whose first group is the letter
+    removed: tuple[str, ...] = ()  # texts that are taken out before the pattern is looked for
 
     @property
     def output_tokens(self) -> int:
         return self.max_tokens
 
-    @property
-    def letter_ids(self) -> None:
-        return None
-
     def decoding(self, questions: Sequence[Question]) -> dict[str, Any]:
         decoding = generation_decoding(self.max_tokens, self.temperature, self.top_p, self.seed)
-        return decoding | ({"stop_token_ids": list(self.stop_ids)} if self.stop_ids else {})
+        if self.stop_ids:
+            decoding["stop_token_ids"] = list(self.stop_ids)
+        if self.pattern:
+            decoding["answer_rule"] = text_digest(repr((self.pattern, self.removed)))
+        if self.stops != DIRECT_STOPS:
+            decoding["stop"] = list(self.stops)
+        return decoding
+
+    def render(self, question: Question, exemplars: Sequence[Question], tokenizer: Any) -> list[Prompt]:
+        reasoning = bool(self.pattern)  # the model writes what it likes first
+        return [render_prompt(question, exemplars, self.style, tokenizer, reasoning=reasoning)]
 
     def start(self, question: Question, token_ids: list[list[int]], adapter: Adapter | None) -> list[Request]:
         text = Generation(
@@ -234,7 +282,7 @@ class GenerateUntil(_SinglePromptMethod):
             temperature=self.temperature,
             top_p=self.top_p,
             seed=self.seed,
-            stop=DIRECT_STOPS,
+            stop=self.stops,
             stop_ids=self.stop_ids,
         )
         return [
@@ -250,12 +298,21 @@ class GenerateUntil(_SinglePromptMethod):
     def finish(self, question: Question, responses: list[Response]) -> Prediction:
         (response,) = responses
         completion = response.completions[0]
-        letter = exact_match(completion.text, question.letters)
+        letter = self._read_letter(completion.text, question.letters)
         return make_prediction(
             question,
             letter,
-            "exact_match" if letter else None,
+            ("pattern" if self.pattern else "exact_match") if letter else None,
             response.request.token_ids,
             texts=[completion.text],
             output_tokens=len(completion.token_ids),
         )
+
+    def _read_letter(self, text: str, letters: Sequence[str]) -> str | None:
+        if not self.pattern:
+            return exact_match(text, letters)
+        for part in self.removed:
+            text = text.replace(part, "")
+        match = re.search(self.pattern, text)
+        letter = match[1].strip().upper() if match and match[1] else ""
+        return letter if letter in letters else None

@@ -11,6 +11,7 @@ from typing import Any
 
 from kmmlu_fast.core.digests import tokens_digest
 from kmmlu_fast.core.schema import LETTERS, Prediction, Question
+from kmmlu_fast.prompting.letter_forms import SPACED, letter_mass
 
 
 def make_prediction(
@@ -18,12 +19,16 @@ def make_prediction(
 ) -> Prediction:
     """A Prediction with the question's own fields filled in.
 
-    ``logprobs`` (one per option, A first) is spread over the columns that hold them.
+    ``logprobs`` (one per option, A first) is spread over the columns that hold them; so is ``forms``, written
+    form -> log-probabilities.
     """
     logprobs = fields.pop("logprobs", None)
     if logprobs is not None:
         fields |= {f"logprob_{letter}": value for letter, value in zip(LETTERS, logprobs, strict=False)}
         fields["option_logprobs"] = list(logprobs) if len(logprobs) > len(LETTERS) else None
+    for form, values in fields.pop("forms", {}).items():
+        name = "spaced" if form == SPACED else "bare"
+        fields |= {f"{name}_logprobs": list(values), f"{name}_mass": letter_mass(values)}
     return Prediction(
         question_id=question.question_id,
         subject=question.subject,

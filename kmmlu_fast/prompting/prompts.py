@@ -15,6 +15,7 @@ Styles:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,7 @@ from kmmlu_fast.prompting.template_limits import TemplateRenderingError
 
 ENDING_TOKENS = 4  # the end of a prompt that decides which tokens a letter after it becomes
 _ENCODE_AT_ONCE = 1024  # texts per call: enough for all cores, few enough for memory
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
 CHAT_INSTRUCTION = "다음은 객관식 문제입니다. {letters} 중 정답의 알파벳 하나만 답하세요."
 
 
@@ -67,9 +69,21 @@ def answer_delimiter(style: str, tokenizer: Any = None) -> str:
 def format_question(question: Question, style: PromptStyle, cue: str | None = None) -> str:
     """Question, options and cue; the question is stripped and the options are not, as in lm-eval."""
     options = "".join(
-        f"\n{letter}. {text}" for letter, text in zip(question.letters, question.options, strict=True)
+        _fill_in(style.option, {"letter": letter, "text": text})
+        for letter, text in zip(question.letters, question.options, strict=True)
     )
-    return f"{style.prefix}{question.question.strip()}{options}\n{style.cue if cue is None else cue}"
+    values = {
+        "question": question.question.strip() if style.strips_question else question.question,
+        "options": options,
+        "letters": "".join(question.letters),
+        "cue": style.cue if cue is None else cue,
+    }
+    return style.prefix + _fill_in(style.template, values)
+
+
+def _fill_in(template: str, values: dict[str, str]) -> str:
+    """The template with {name} replaced, all at once: braces in the values stay as they are."""
+    return _PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), template)
 
 
 def render_prompt(
@@ -101,6 +115,7 @@ def render_prompt(
         return _render_chat(
             question, exemplars, answers, wording, chat, instruction, cue, shot_cue, reasoning
         )
+    instruction = wording.system if instruction is None else instruction
     head = f"{instruction}\n\n" if instruction else ""
     shots = "".join(
         f"{format_question(example, wording, shot_cue)}{wording.delimiter}{answer}\n\n"
@@ -120,8 +135,10 @@ def _render_chat(
     shot_cue: str | None,
     reasoning: bool,
 ) -> Prompt:
-    system = chat_instruction(question.letters) if instruction is None else instruction
-    messages = [{"role": "system", "content": system}]
+    system = style.system if instruction is None else instruction
+    if system is None:
+        system = chat_instruction(question.letters)
+    messages = [{"role": "system", "content": system}] if system else []
     for example, answer in zip(exemplars, answers, strict=True):
         messages.append({"role": "user", "content": format_question(example, style, shot_cue)})
         messages.append({"role": "assistant", "content": answer})
@@ -215,14 +232,15 @@ def letter_tokens(
     token_ids: Sequence[Sequence[int]],
     style: str,
     letters: Sequence[str] = LETTERS,
+    delimiter: str | None = None,
 ) -> LetterTokens:
     """The letters' token ids after these prompts, checked rather than assumed.
 
     Which token a letter becomes depends on how the prompt ends, so one prompt of every distinct ending
     (``ENDING_TOKENS``) is tokenised together with each letter: the prompt's own tokens must not change, and
-    exactly one must be added.
+    exactly one must be added. ``delimiter``: between prompt and letter; default: the style's.
     """
-    delimiter = answer_delimiter(style, tokenizer)
+    delimiter = answer_delimiter(style, tokenizer) if delimiter is None else delimiter
     endings = {tuple(ids[-ENDING_TOKENS:]): i for i, ids in enumerate(token_ids)}
     distinct_ids: set[tuple[int, ...]] = set()
     for position in endings.values():

@@ -47,8 +47,8 @@ class Rotations:
         return self.inner.output_tokens
 
     @property
-    def letter_ids(self) -> tuple[int, ...] | None:
-        return self.inner.letter_ids
+    def scored_forms(self) -> dict[str, tuple[int, ...]]:
+        return self.inner.scored_forms
 
     @property
     def direct(self) -> None:

@@ -17,7 +17,8 @@ from kmmlu_fast.core.errors import ConfigError, KmmluError
 from kmmlu_fast.core.files import read_json
 from kmmlu_fast.core.reading import expand_path
 from kmmlu_fast.data.dataset import dataset_input_files as dataset_files
-from kmmlu_fast.data.exam import DEFAULT_EXAM, Exam
+from kmmlu_fast.data.default_exam import DEFAULT_EXAM
+from kmmlu_fast.data.exam import Exam
 from kmmlu_fast.data.exam_lookup import find_exam
 from kmmlu_fast.data.exam_rows import load_exam
 from kmmlu_fast.reporting.config import PairsConfig, ReportConfig, parse_recipe_groups

@@ -45,6 +45,16 @@ def check_predictions(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
     for name in LOGPROB_COLUMNS:
         impossible = pl.col(name).is_nan() | (pl.col(name) > MAX_LOGPROB)
         _refuse_rows(frame, impossible, f"has {name} {{{name}}}, which is not a log-probability", path)
+    for name in ("spaced", "bare"):
+        values = pl.col(f"{name}_logprobs")
+        wrong = (values.list.len() != pl.col("num_options")) | values.list.eval(
+            pl.element().is_null() | pl.element().is_nan() | (pl.element() > MAX_LOGPROB)
+        ).list.any()
+        _refuse_rows(frame, wrong, f"has {name}_logprobs that are not one log-probability per option", path)
+        mass = pl.col(f"{name}_mass")
+        problem = f"has {name}_mass {{{name}_mass}}, which is not a share from 0 to 1"
+        _refuse_rows(frame, ~mass.is_between(0, 1 + 1e-9), problem, path)
+        _refuse_rows(frame, mass.is_null() != values.is_null(), f"lacks {name}_mass or {name}_logprobs", path)
     outside = ~pl.col("confidence").is_between(0, 1 + 1e-9)
     _refuse_rows(frame, outside, "has confidence {confidence}, which is not a share from 0 to 1", path)
     return frame

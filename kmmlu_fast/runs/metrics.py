@@ -142,6 +142,25 @@ class Reasoning(_Record):
     rotations: RotationSummary | None = None
 
 
+class FormScore(_Record):
+    """The letters read in one written form, or in either."""
+
+    mass: float = Field(ge=0, le=1)  # mean probability that the next token is one of these letters
+    accuracy: float = Field(ge=0, le=1)
+
+
+class LetterForms(_Record):
+    """The letters' two written forms: " A" (spaced, lm-eval's) and "A"; a form that is not known is None."""
+
+    scored: Literal["lm-eval", "bare", "either"]
+    questions: int = Field(ge=0)
+    scored_mass: float = Field(ge=0, le=1)
+    spaced: FormScore | None = None
+    bare: FormScore | None = None
+    either: FormScore | None = None
+    forms_differ: float | None = None  # share of questions to which the forms give different letters
+
+
 class PassMetrics(_Record):
     """What a pass leaves, whether it reached all questions or stopped early."""
 
@@ -193,6 +212,7 @@ class Metrics(PassMetrics):
     prompt_tokens: int | None = None
     output_tokens: int | None = None
     exact_ties: int | None = None
+    letter_forms: LetterForms | None = None
     reasoning: Reasoning | None = None
 
     @model_validator(mode="after")

@@ -15,7 +15,7 @@ import polars as pl
 
 from kmmlu_fast.core.console import terminal_width, wrap_line
 from kmmlu_fast.core.reading import expand_path
-from kmmlu_fast.data.exam import DEFAULT_DATASET, DEFAULT_EXAM
+from kmmlu_fast.data.default_exam import DEFAULT_DATASET, DEFAULT_EXAM
 
 HUB_LICENCES = {
     "sample": "CC0-1.0 (packaged sample, invented questions)",

@@ -42,8 +42,11 @@ class DrawnRows:
     facts: dict[str, Any]  # of the data card
 
 
-def draw_training_rows(config: SampleFlags) -> DrawnRows:
-    """Draw and write the files. ConfigError if ``out`` exists; DataError or RunError for unreadable input."""
+def draw_training_rows(config: SampleFlags, excluded: frozenset[str] = frozenset()) -> DrawnRows:
+    """Draw and write the files. ConfigError if ``out`` exists; DataError or RunError for unreadable input.
+
+    ``excluded``: ids of train questions that are not drawn, because something else is measured on them.
+    """
     if config.out.name in ("", ".."):
         raise ConfigError(f"--out {config.out}: names no file; give one such as data/sft.jsonl")
     (rows_source,) = find_exam_sources([config.exam], config.dataset, config.dataset_revision)
@@ -62,7 +65,7 @@ def draw_training_rows(config: SampleFlags) -> DrawnRows:
     inputs = [*run_input_files(source_arguments(config)), *rows_source.input_files()]
     claim_outputs(outputs, inputs, overwrite=config.overwrite, flag="--out")
     source = read_weakness_source(source_arguments(config), config.strategy, exam)
-    pool = build_pool(config, rows_source, source)
+    pool = build_pool(config, rows_source, source, excluded)
     plan, chosen = choose_training_questions(config, rows_source, source, pool)
     orders = sampling.option_orders(chosen, config.seed, config.permute_options)
     rows = [

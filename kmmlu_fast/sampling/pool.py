@@ -16,7 +16,8 @@ from kmmlu_fast.contamination.check import find_train_split_overlap
 from kmmlu_fast.core.errors import ConfigError, RunError
 from kmmlu_fast.core.notes import log_as_warnings
 from kmmlu_fast.core.schema import Question
-from kmmlu_fast.data.exam import DEFAULT_EXAM, Exam
+from kmmlu_fast.data.default_exam import DEFAULT_EXAM
+from kmmlu_fast.data.exam import Exam
 from kmmlu_fast.data.exam_source import ExamSource
 from kmmlu_fast.data.subjects import SUBJECTS
 from kmmlu_fast.runs.loading import load_run_argument
@@ -166,8 +167,12 @@ def merge_runs(runs: Sequence[Run]) -> Run:
     )
 
 
-def build_pool(config: SampleFlags, rows: ExamSource, source: WeaknessSource) -> QuestionPool:
-    """The train split without rows that overlap test or dev, repeated rows, and the run's own questions."""
+def build_pool(
+    config: SampleFlags, rows: ExamSource, source: WeaknessSource, kept_out: frozenset[str] = frozenset()
+) -> QuestionPool:
+    """The train split without rows that overlap test or dev, repeated rows, the run's own questions, and
+    those of ``kept_out``.
+    """
     train = _load_train_questions(config, rows)
     notes = list(train.notes)
     for run in source.runs:
@@ -188,6 +193,8 @@ def build_pool(config: SampleFlags, rows: ExamSource, source: WeaknessSource) ->
     before = len(clean)
     if source.run is not None and config.strategy != "errors" and source.run.predictions is not None:
         clean = clean.join(source.run.predictions, on="question_id", how="anti", maintain_order="left")
+    if kept_out:
+        clean = clean.filter(~pl.col("question_id").is_in(sorted(kept_out)))
     return QuestionPool(
         questions=rows.make_questions(clean),
         size=len(frame),

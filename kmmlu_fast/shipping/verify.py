@@ -21,6 +21,7 @@ from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.plan import EvalPlan, make_eval_plan
 from kmmlu_fast.models.merging import merge_adapter
 from kmmlu_fast.prompting.methods import MultipleChoice
+from kmmlu_fast.prompting.predictions import prediction_logprobs
 from kmmlu_fast.shipping.bundle import read_bundle
 from kmmlu_fast.shipping.config import VerifyConfig
 from kmmlu_fast.shipping.verification import BundleVerification, check_headline, verify_sample
@@ -95,9 +96,9 @@ def _ask(plan: EvalPlan, items: list[Any], facts: dict[str, Any]) -> dict[str, t
             questions = {item.question.question_id: item.question for item in items}
             for reply in engine.generate(requests):
                 question = questions[reply.request.question_id]
-                digest = plan.method.finish(question, [reply]).prompt_digest
+                found = plan.method.finish(question, [reply])
                 key = question.letters.index(question.answer)
-                answers[question.question_id] = (reply.logprobs, digest, key)
+                answers[question.question_id] = (prediction_logprobs(found), found.prompt_digest, key)
         finally:
             engine.close()
     return answers
@@ -114,6 +115,7 @@ def _eval_config(config: VerifyConfig, facts: dict[str, Any]) -> EvalConfig:
         "split": asked.get("split", "test"),
         "num_fewshot": asked.get("num_fewshot", 0),
         "prompt_style": parts.get("prompt_style"),
+        "letter_form": (parts.get("decoding") or {}).get("letter_form"),
     }
     if config.dataset:
         values["dataset"] = config.dataset

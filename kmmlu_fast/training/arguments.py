@@ -14,6 +14,8 @@ from kmmlu_fast.training.config import TrainConfig
 from kmmlu_fast.training.encoding import TrainSet
 from kmmlu_fast.training.memory import MemoryPlan
 
+DECAY_SHARE = 0.2  # of the steps, at the end of the "warmup_stable_decay" schedule
+
 
 @dataclass(frozen=True, slots=True)
 class OptimiserSteps:
@@ -30,12 +32,23 @@ class OptimiserSteps:
         """Default steps between measurements, and between checkpoints: a tenth of all, at least one."""
         return max(round(self.total / 10), 1)
 
+    def pause_step(self, share: float | None) -> int | None:
+        """The step after which ``share`` of all steps are made, at least one; None: no pause."""
+        return None if share is None else min(max(round(self.total * share), 1), self.total)
+
 
 def plan_optimiser_steps(data: TrainSet, effective_batch: int) -> OptimiserSteps:
     """The steps of the order; the last one may have fewer rows."""
     lengths = [len(data.rows[i].input_ids) for i in data.order]
     starts = range(0, len(lengths), effective_batch)
     return OptimiserSteps([sum(lengths[start : start + effective_batch]) for start in starts])
+
+
+def scheduler_options(name: str, total_steps: int) -> dict[str, Any]:
+    """What a schedule needs besides its name: for "warmup_stable_decay", the length of the decay."""
+    if name != "warmup_stable_decay":
+        return {}
+    return {"num_decay_steps": max(round(total_steps * DECAY_SHARE), 1)}
 
 
 def sft_arguments(
@@ -51,6 +64,7 @@ def sft_arguments(
         num_train_epochs=1,  # the order holds all epochs
         learning_rate=config.learning_rate,
         lr_scheduler_type=config.lr_scheduler_type,
+        lr_scheduler_kwargs=scheduler_options(config.lr_scheduler_type, steps.total),
         warmup_steps=round(steps.total * config.warmup_ratio),
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,

@@ -234,12 +234,19 @@ def _held_out_table(card: dict[str, Any]) -> str:
     base, kept = card["metrics"]["base"], card["metrics"]["kept"]
     if not base or not kept:
         return "Nothing was held out."
-    head = "| | loss | accuracy | balanced accuracy | predicted letters |\n|---|---|---|---|---|\n"
+    head = (
+        "| | loss | accuracy | balanced accuracy | predicted letters | mass on the letters |\n"
+        "|---|---|---|---|---|---|\n"
+    )
     return head + "".join(
         f"| {name} | {m['loss']:.4f} | {m['accuracy']:.3f} | {m['balanced_accuracy']:.3f} |"
-        f" {_format_shares(m['letter_share'])} |\n"
+        f" {_format_shares(m['letter_share'])} | {_format_mass(m.get('letter_mass'))} |\n"
         for name, m in (("base", base), (f"adapter (step {kept['step']})", kept))
     )
+
+
+def _format_mass(mass: float | None) -> str:
+    return "not known" if mass is None else f"{mass:.0%}"
 
 
 def _format_shares(shares: dict[str, float]) -> str:

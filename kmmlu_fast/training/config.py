@@ -11,8 +11,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, PositiveInt, model_validator
 
 from kmmlu_fast.command.flags import Config
-from kmmlu_fast.data.exam import DEFAULT_DATASET
-from kmmlu_fast.models.model import DEFAULT_MODEL
+from kmmlu_fast.data.default_exam import DEFAULT_DATASET
+from kmmlu_fast.models.default_model import DEFAULT_MODEL
 from kmmlu_fast.prompting.prompt_styles import PromptStyleName
 from kmmlu_fast.prompting.template_options import kwargs_as_texts, template_kwargs_faults
 from kmmlu_fast.training.library_names import (
@@ -37,6 +37,7 @@ _FREE = frozenset(
         "max_memory_gib",
         "gradient_checkpointing",
         "keep_checkpoints",
+        "stop_after",
         "plan",
         "gpu_memory",
         "allow_leakage",
@@ -130,6 +131,7 @@ class TrainConfig(Config):
             "keep",
             "early_stopping",
             "save_every",
+            "stop_after",
             "keep_checkpoints",
             "report_to",
         ),
@@ -304,6 +306,15 @@ class TrainConfig(Config):
     )
     save_every: PositiveInt | None = Field(
         None, description="optimiser steps between checkpoints; default: a tenth of all"
+    )
+    stop_after: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description=(
+            "pause after this share of the optimiser steps, with a checkpoint; the same command with --resume"
+            " and a larger share, or without it, continues as if there had been no pause"
+        ),
     )
     keep_checkpoints: bool = Field(
         False, description="keep the checkpoints in OUTPUT_DIR/checkpoints when done"

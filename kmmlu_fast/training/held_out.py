@@ -25,14 +25,17 @@ class HeldOutMeasurement:
     balanced_accuracy: float  # mean recall over the letters that occur in the key
     letter_share: dict[str, float]  # of the predictions, A-D
     answer_share: dict[str, float]  # of the key, A-D
+    # mean probability that the next token is a letter in the trained form; None in old logs, or if a letter
+    # is several tokens
+    letter_mass: float | None = None
     predictions: str = ""  # one letter per row, for paired tests; "" in old logs
     answers: str = ""
 
 
 def summarise_held_out(
-    step: int, loss: float, answers: list[str], predictions: list[str]
+    step: int, loss: float, answers: list[str], predictions: list[str], masses: list[float] | None = None
 ) -> HeldOutMeasurement:
-    """Letter statistics of one measurement. ValueError if there are no rows."""
+    """Letter statistics of one measurement; ``masses``: by row. ValueError if there are no rows."""
     if not answers:
         raise ValueError("no held-out rows to summarise")
     predicted, key = Counter(predictions), Counter(answers)
@@ -48,6 +51,7 @@ def summarise_held_out(
         balanced_accuracy=sum(recalls) / len(recalls),
         letter_share={letter: predicted[letter] / total for letter in letters},
         answer_share={letter: key[letter] / total for letter in letters},
+        letter_mass=sum(masses) / len(masses) if masses else None,
         predictions="".join(predictions),
         answers="".join(answers),
     )

@@ -35,6 +35,7 @@ from kmmlu_fast.training.library_names import require_trackers
 from kmmlu_fast.training.memory import MemoryPlan, plan_memory
 from kmmlu_fast.training.memory_forecast import SMALL_PARAMETERS
 from kmmlu_fast.training.model_shape import ModelShape, read_model_shape
+from kmmlu_fast.training.result import PausedTraining
 from kmmlu_fast.training.row_length import describe_too_long
 from kmmlu_fast.training.state import (
     CHECKPOINTS,
@@ -70,7 +71,7 @@ def load_adapter_card(folder: Path) -> TrainedAdapter:
     return TrainedAdapter(folder, read_json(folder / ADAPTER_CARD))
 
 
-def run_training_job(config: TrainConfig) -> TrainedAdapter:
+def run_training_job(config: TrainConfig) -> TrainedAdapter | PausedTraining:
     """Train, unless it is done already (--resume). TrainError, DataError, ModelError for user errors."""
     config = take_initial_adapter(config)
     if is_training_finished(config):
@@ -89,7 +90,7 @@ def _remove_checkpoints(config: TrainConfig) -> None:
             shutil.rmtree(work)
 
 
-def _lock_and_train(config: TrainConfig) -> TrainedAdapter:
+def _lock_and_train(config: TrainConfig) -> TrainedAdapter | PausedTraining:
     libraries.use_one_gpu()
     require_trackers(config.report_to)
     inputs = read_training_inputs(config)
@@ -102,7 +103,7 @@ def _lock_and_train(config: TrainConfig) -> TrainedAdapter:
         return train_and_write_adapter(config, inputs)
 
 
-def train_and_write_adapter(config: TrainConfig, inputs: TrainingInputs) -> TrainedAdapter:
+def train_and_write_adapter(config: TrainConfig, inputs: TrainingInputs) -> TrainedAdapter | PausedTraining:
     """Train and write the adapter directory. The caller holds its lock."""
     log_note("loading Unsloth")
     with report_wait("loading Unsloth"):
@@ -131,6 +132,8 @@ def train_and_write_adapter(config: TrainConfig, inputs: TrainingInputs) -> Trai
     resolved = config.model_copy(update={"target_modules": list(shape.targets)})
     with claimed_output_directory(config, identity, plan.micro_batch):
         result = trainer.train_lora_adapter(resolved, model.path, model.revision, tokenizer, data, plan, work)
+    if isinstance(result, PausedTraining):
+        return result
     result = replace(result, warnings=[*warnings, *result.warnings])
     tokens |= chat.card_parts()
     card = build_card(config, model, inputs, data, identity, plan, result, tokens)

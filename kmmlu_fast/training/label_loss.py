@@ -24,6 +24,7 @@ from kmmlu_fast.training.encoded import MASKED, EncodedRow
 LOGIT_BYTES = 16
 CHUNK_BYTES = 2**30
 _AGREES = 0.02  # relative: both losses of the check use the same 16-bit products
+_LOGITS = "UNSLOTH_RETURN_LOGITS"  # its other switch: the loss from logits, without its compiled fused loss
 _HIDDEN = "UNSLOTH_RETURN_HIDDEN_STATES"  # Unsloth's own switch: forward returns hidden states as ``logits``
 _IGNORED = "_kmmlu_fast_switch_ignored"
 _NOT_OF_THE_BACKBONE = frozenset(
@@ -174,10 +175,16 @@ def _hidden_states(
     """The states before the head. On a GPU Unsloth replaces forwards, and with them the masks, so its own
     switch is used to get the states.
     """
+    import torch
+
     if labels.device.type == "cuda" and not vars(model).get(_IGNORED):
-        with _returning_hidden_states():
+        with _environment_switch(_HIDDEN):
             states = usual(input_ids=input_ids, attention_mask=attention_mask, labels=labels, **more).logits
-        if states is not None and states.shape[-1] == model.config.get_text_config().hidden_size:
+        # Without the switch Unsloth returns a placeholder, whose every attribute is a function.
+        if (
+            isinstance(states, torch.Tensor)
+            and states.shape[-1] == model.config.get_text_config().hidden_size
+        ):
             return states
         vars(model)[_IGNORED] = True
     named = {name: value for name, value in more.items() if value is not None}
@@ -187,16 +194,16 @@ def _hidden_states(
 
 
 @contextmanager
-def _returning_hidden_states() -> Iterator[None]:
-    before = os.environ.get(_HIDDEN)
-    os.environ[_HIDDEN] = "1"
+def _environment_switch(name: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = "1"
     try:
         yield
     finally:
         if before is None:
-            del os.environ[_HIDDEN]
+            del os.environ[name]
         else:
-            os.environ[_HIDDEN] = before
+            os.environ[name] = before
 
 
 def _evaluate_loss(model: Any, row: dict[str, Any]) -> Any:
@@ -205,7 +212,8 @@ def _evaluate_loss(model: Any, row: dict[str, Any]) -> Any:
     training = model.training
     model.eval()  # no dropout: the two losses must be the same
     try:
-        with torch.no_grad():
+        # From the logits of the row: to compile Unsloth's fused loss takes a minute.
+        with torch.no_grad(), _environment_switch(_LOGITS):
             return model(**row).loss.detach().float()
     finally:
         model.train(training)

@@ -20,13 +20,13 @@ SCHEDULERS = (
     "constant",
     "constant_with_warmup",
     "inverse_sqrt",
+    "warmup_stable_decay",  # its decay is the last fifth (``training.arguments``)
 )
 _WANTS_SETTINGS = "needs settings of its own, which are not offered here"
 _WANTS_A_METRIC = "follows an evaluation loss that is not computed here"
 UNUSABLE_SCHEDULERS = {
     "cosine_with_min_lr": _WANTS_SETTINGS,
     "cosine_warmup_with_min_lr": _WANTS_SETTINGS,
-    "warmup_stable_decay": _WANTS_SETTINGS,
     "reduce_lr_on_plateau": _WANTS_A_METRIC,
     "greedy": _WANTS_A_METRIC,
 }

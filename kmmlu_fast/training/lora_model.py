@@ -62,11 +62,24 @@ def find_compute_device(model: Any) -> Any:
     return model.get_base_model().get_output_embeddings().weight.device
 
 
-def half_precision_dtype(device: str) -> str | None:
-    """The 16-bit type of mixed precision: bfloat16 if the device has it, else float16 on a GPU, else None."""
+def half_precision_dtype(device: str, model: Any) -> str | None:
+    """The 16-bit type of mixed precision: bfloat16 if the device has it, else float16 on a GPU, else None.
+
+    None also for families that overflow in float16 (Gemma 3 on a T4): Unsloth trains them in float32, and
+    float16 would make the held-out loss NaN.
+    """
     if libraries.import_unsloth().is_bfloat16_supported():
         return "bfloat16"
+    if is_forced_to_float32(model):
+        return None
     return "float16" if device == "cuda" else None
+
+
+def is_forced_to_float32(model: Any) -> bool:
+    """Whether Unsloth trains the model in float32 because its family overflows in float16."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    marks = (getattr(owner, "_unsloth_forced_float32", None) for owner in (model, base))
+    return next((bool(mark) for mark in marks if mark is not None), False)
 
 
 def count_parameters(model: Any) -> tuple[int, int]:

@@ -38,8 +38,13 @@ def measure_held_out(
     common = _common_prefix(letter_ids)
     choice = [ids[common] for ids in letter_ids]
 
+    masses: list[float] = []  # known if the letters are one token each
+
     def best_letter(row: EncodedRow, logits: Any) -> str:
-        return OPTION_LETTERS[int(logits[common, choice[: row.num_options]].argmax())]
+        letters = logits[common, choice[: row.num_options]]
+        if common == 0:
+            masses.append(float((letters - logits[0].logsumexp(-1)).exp().sum()))
+        return OPTION_LETTERS[int(letters.argmax())]
 
     loss_sum, loss_tokens = 0.0, 0
     predicted: dict[int, str] = {}
@@ -61,8 +66,9 @@ def measure_held_out(
                     predicted[id(row)] = best_letter(row, logits)
     finally:
         model.train(was_training)
+    answers = [row.answer for row in asked]
     return summarise_held_out(
-        step, loss_sum / loss_tokens, [row.answer for row in asked], [predicted[id(row)] for row in asked]
+        step, loss_sum / loss_tokens, answers, [predicted[id(row)] for row in asked], masses
     )
 
 

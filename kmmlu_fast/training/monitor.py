@@ -155,13 +155,15 @@ class Monitor:
         append_log_record(self._log_path, {"kind": "held_out", **asdict(measurement), "best": best})
         self._publish(measurement)
         shares = " ".join(f"{letter} {share:.0%}" for letter, share in measurement.letter_share.items())
+        mass = measurement.letter_mass
+        written = "" if mass is None else f"  mass on the letters {mass:.0%}"
         mark = "  (best)" if best else ""
         if measurement.step == 0:
             mark = "  (base)"
         log_note(
             f"held-out at step {measurement.step}: loss {measurement.loss:.4f}"
             f"  accuracy {measurement.accuracy:.3f}"
-            f"  balanced {measurement.balanced_accuracy:.3f}  predicted {shares}{mark}"
+            f"  balanced {measurement.balanced_accuracy:.3f}  predicted {shares}{written}{mark}"
         )
 
     def _update_best(self, measurement: HeldOutMeasurement, best: bool) -> None:

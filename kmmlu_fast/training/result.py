@@ -6,9 +6,19 @@ In: the trainer's measurements. Out: one frozen record. Knows nothing of how the
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from kmmlu_fast.training.held_out import HeldOutMeasurement
+
+
+@dataclass(frozen=True, slots=True)
+class PausedTraining:
+    """A training that was paused on request (``--stop-after``)."""
+
+    step: int  # made so far
+    planned_steps: int
+    checkpoint: Path  # a loadable adapter, and what continuing needs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,7 +46,7 @@ from kmmlu_fast.training.lora_model import (
 from kmmlu_fast.training.measure import measure_held_out
 from kmmlu_fast.training.memory import MemoryPlan
 from kmmlu_fast.training.monitor import Monitor
-from kmmlu_fast.training.result import TrainResult
+from kmmlu_fast.training.result import PausedTraining, TrainResult
 
 
 def train_lora_adapter(
@@ -57,14 +57,18 @@ def train_lora_adapter(
     data: TrainSet,
     plan: MemoryPlan,
     work_dir: Path,
-) -> TrainResult:
+) -> TrainResult | PausedTraining:
     """Train, measure, keep the best. The adapter is written to ``work_dir/adapter``, the log to
-    ``train_log.jsonl`` beside ``work_dir``.
+    ``train_log.jsonl`` beside ``work_dir``. With ``--stop-after`` there is a checkpoint instead.
     """
     start_sec = time.monotonic()
     checkpoint = last_checkpoint(work_dir) if config.resume else None
+    steps = plan_optimiser_steps(data, config.effective_batch)
+    pause = steps.pause_step(config.stop_after)
+    if pause is not None and checkpoint is not None and checkpoint_step(checkpoint) >= pause:
+        return PausedTraining(checkpoint_step(checkpoint), steps.total, checkpoint)
     setup = _set_up_training(config, model_path, revision, tokenizer, data, plan, work_dir)
-    steps, trainer, monitor, (trainable, total) = setup.steps, setup.trainer, setup.monitor, setup.parameters
+    trainer, monitor, (trainable, total) = setup.trainer, setup.monitor, setup.parameters
     resumed = f", continued after {checkpoint.name}" if checkpoint else ""
     log_note(
         f"training {trainable:,} of {total:,} parameters ({trainable / total:.2%}), {len(data.order)} rows in"
@@ -74,6 +78,8 @@ def train_lora_adapter(
     train_start_sec = time.monotonic()
     _run_steps(trainer, steps, plan, checkpoint, monitor, work_dir.parent)
     train_sec = time.monotonic() - train_start_sec
+    if pause is not None and trainer.state.global_step == pause < steps.total:
+        return PausedTraining(pause, steps.total, work_dir / f"checkpoint-{pause}")
     done = _steps_done(setup)
     first = checkpoint_step(checkpoint) if checkpoint else 0
     kept = keep_adapter(setup.model, work_dir, monitor, config.keep)
@@ -128,11 +134,11 @@ def _set_up_training(
     with report_wait("loading the model"):
         model = load_lora_model(config, model_path, revision, plan.checkpointing)
     steps, device = plan_optimiser_steps(data, config.effective_batch), find_compute_device(model)
-    half = half_precision_dtype(device.type)
+    half = half_precision_dtype(device.type, model)
     arguments = sft_arguments(config, plan, steps, half, work_dir)
     trainer = _make_trainer(config, model, tokenizer, data, arguments)
     monitor = _make_monitor(config, model, trainer, data, plan, steps, half, work_dir)
-    trainer.add_callback(_make_callback(monitor, work_dir))
+    trainer.add_callback(_make_callback(monitor, work_dir, steps.pause_step(config.stop_after)))
     _check_first_batch(trainer, data.rows, data.order)
     enable_labelled_loss(trainer, model, data.rows[data.order[0]], device, half)
     return _TrainingSetup(
@@ -200,7 +206,9 @@ def publish_measurement(trainer: Any, measurement: HeldOutMeasurement) -> None:
         "eval_balanced_accuracy": measurement.balanced_accuracy,
     }
     # Not trainer.log: TRL adds its running means of the training to whatever is logged.
+    is_step_logged = trainer.control.should_log  # on_log clears it, and the step's own log is still to come
     trainer.callback_handler.on_log(trainer.args, trainer.state, trainer.control, logs)
+    trainer.control.should_log = is_step_logged
 
 
 def _make_trainer(config: TrainConfig, model: Any, tokenizer: Any, data: TrainSet, arguments: Any) -> Any:
@@ -288,7 +296,7 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and known)
 
 
-def _make_callback(monitor: Monitor, work_dir: Path) -> Any:
+def _make_callback(monitor: Monitor, work_dir: Path, pause: int | None) -> Any:
     from transformers import TrainerCallback
 
     needed: list[int] = []  # the best step as of each checkpoint; the last two checkpoints are kept
@@ -302,6 +310,8 @@ def _make_callback(monitor: Monitor, work_dir: Path) -> Any:
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if monitor.finish_step(state.global_step):
                 control.should_training_stop = True
+            if state.global_step == pause:
+                control.should_save = control.should_training_stop = True
 
         def on_log(
             self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any

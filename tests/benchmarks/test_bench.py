@@ -5,7 +5,7 @@ import json
 import pytest
 from tiny import make_tiny_tokenizer
 
-from bench import common, flops, gpu, gpu_parts, overhead, peers, throughput
+from bench import common, flops, overhead, peers, throughput
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.schema import Question
 
@@ -166,57 +166,6 @@ def test_overhead_measures_the_whole_pass_with_its_stages(tmp_path, capsys):
 def test_sweep_refuses_what_is_no_setting():
     with pytest.raises(ConfigError, match="4096"):
         throughput.sweep(throughput.ThroughputConfig(sweep=["fast"]))
-
-
-def test_gpu_parts_that_did_not_run_are_not_measured():
-    found = {
-        "zero-shot bf16": {"seconds": {"median": 100.0}},
-        "zero-shot fp8": {gpu.NOT_MEASURED: "no time left"},
-    }
-    rows = {row["part"]: row for row in gpu.judge(found, True)}
-    assert rows["zero-shot bf16"]["reached"] is True
-    assert (rows["zero-shot fp8"]["seconds"], rows["zero-shot fp8"]["reached"]) == ("not measured", None)
-
-
-def test_five_shot_is_judged_by_the_zero_shot_pass():
-    found = {
-        "zero-shot bf16": {"seconds": {"median": 100.0}},
-        "five-shot bf16": {"seconds": {"median": 131.0}},
-    }
-    assert [row["reached"] for row in gpu.judge(found, True)] == [True, False]
-    assert [row["reached"] for row in gpu.judge(found, False)] == [None, None]
-
-
-def test_letters_of_two_engines_are_compared_beyond_their_own_difference():
-    one = [[-1.0, -2.0, -3.0, -4.0], [-1.0, -1.01, -3.0, -4.0], [-2.0, -1.0, -3.0, -4.0]]
-    two = [[-1.1, -2.0, -3.0, -4.0], [-1.02, -1.0, -3.0, -4.0], [-2.0, -1.0, -3.0, -4.0]]
-    found = gpu_parts.compare(one, two)
-    assert found["largest_nats"] == pytest.approx(0.1) and found["mean_nats"] == pytest.approx(
-        (0.1 + 0.02) / 3
-    )
-    assert (found["same_letter"], found["clear"], found["clear_and_same"]) == (
-        2,
-        2,
-        2,
-    )  # the second is a near tie
-
-
-def test_fp8_is_what_the_card_computes(monkeypatch):
-    from kmmlu_fast.machine.gpus import Gpu
-
-    for capability, name in (
-        ((8, 6), "fp8_per_tensor"),
-        ((8, 9), "fp8_per_channel"),
-        ((9, 0), "fp8_per_channel"),
-    ):
-        monkeypatch.setattr(
-            gpu,
-            "first_gpu",
-            lambda capability=capability: Gpu(
-                name="A card", capability=capability, total_bytes=1, free_bytes=1, driver=""
-            ),
-        )
-        assert gpu.fp8_name() == name
 
 
 def test_soundness_simulates_what_it_says():

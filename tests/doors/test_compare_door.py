@@ -270,3 +270,19 @@ def test_fail_if_closes_a_pipeline(
     assert 'failures="1"' in junit.read_text(encoding="utf-8") and 'type="worse"' in junit.read_text()
     assert run_compare_command([base, lora, "--fail-if", "bad"]) == 2
     assert "worse" in capsys.readouterr().err
+
+
+def test_a_run_beside_a_published_figure(
+    runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "published.json"
+    assert run_compare_command([runs[0], "published:A.X-4.0-Light", "--json-file", str(target)]) == 0
+    text = capsys.readouterr().out
+    assert "skt/A.X-4.0-Light is published with 64.15 %" in text and "unpaired" in text
+    assert json.loads(target.read_text())["published"][0]["figure"] == 64.15
+    assert run_compare_command([*runs[:2], "published:A.X-4.0-Light"]) == 0
+    assert capsys.readouterr().out.count("64.15 %") == 2  # beside each run, after the comparison
+    assert run_compare_command([runs[0], "published:nobody"]) == 2
+    assert "no published figure" in capsys.readouterr().err
+    assert run_compare_command([runs[0], "published:gpt-4", "--format", "csv"]) == 2
+    assert "--format text or md" in capsys.readouterr().err

@@ -13,7 +13,6 @@ import fake_card
 import pytest
 
 from kmmlu_fast import cli, doctor
-from kmmlu_fast.models.model import DEFAULT_MODEL
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -52,7 +51,9 @@ def document(library: Path, **variables: str) -> dict[str, Any]:
         ("12", "86", ["fp8_per_tensor", "4-bit", "nf4"], 1024),
         ("16", "89", ["fp8_per_channel", "4-bit", "nf4"], 1024),
         ("24", "89", ["bfloat16", "fp8_per_channel", "4-bit", "nf4"], 1024),
+        ("48", "89", ["bfloat16", "fp8_per_channel", "4-bit", "nf4"], 1024),
         ("80", "90", ["bfloat16", "fp8_per_channel", "4-bit", "nf4"], 1024),
+        ("141", "90", ["bfloat16", "fp8_per_channel", "4-bit", "nf4"], 1024),
     ],
 )
 def test_by_card(library: Path, gib: str, capability: str, fitting: list[str], length: int) -> None:
@@ -93,10 +94,6 @@ def test_it_imports_nothing_heavy() -> None:
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
-
-
-def test_the_default_model_is_evaluations_own() -> None:
-    assert doctor.DEFAULT_MODEL == DEFAULT_MODEL
 
 
 def test_it_is_a_verb(capsys: pytest.CaptureFixture[str]) -> None:

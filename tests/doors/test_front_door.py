@@ -143,8 +143,11 @@ def test_the_shipped_sets_are_the_tried_ones(capsys: Caught) -> None:
 
 def test_the_shipped_settings_are_the_clones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After pip install there is no configs/, and the README's commands name its files."""
-    names = sorted(path.name for path in (ROOT / "configs").iterdir())
-    assert names == sorted(path.name for path in SHIPPED.iterdir())
+    names, shipped = (
+        sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.yaml"))
+        for folder in (ROOT / "configs", SHIPPED)
+    )
+    assert names == shipped
     for name in names:
         assert (ROOT / "configs" / name).read_bytes() == (SHIPPED / name).read_bytes()
     monkeypatch.chdir(tmp_path)

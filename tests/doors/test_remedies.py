@@ -57,6 +57,7 @@ OTHER_MODULES = {
     "machine/environment.py",
     "machine/gpus.py",
     "machine/preflight.py",
+    "shipping/eval_yaml.py",
     "shipping/llama_tools.py",
     "reporting/charts/drawing.py",
     "command/flags.py",

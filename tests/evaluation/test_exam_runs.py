@@ -13,7 +13,7 @@ from tiny import make_tiny_adapter
 
 from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.core.errors import ConfigError
-from kmmlu_fast.core.schema import OPTIONAL_COLUMNS
+from kmmlu_fast.core.schema import OPTION_COLUMNS
 from kmmlu_fast.engines.fake import FakeEngine
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.session import run_evaluation
@@ -74,7 +74,7 @@ def test_a_mixed_exam_of_ones_own(model: Path, mixed: Path, tmp_path: Path) -> N
 def test_a_kmmlu_run_on_disk_has_the_columns_it_had(model: Path, tmp_path: Path) -> None:
     (found,) = run(model, tmp_path, "--dataset", "sample", "--subjects", "Law")
     stored = pl.read_parquet(found.path / "predictions.parquet")
-    assert not set(OPTIONAL_COLUMNS) & set(stored.columns)
+    assert not set(OPTION_COLUMNS) & set(stored.columns)
     assert found.predictions["num_options"].unique().to_list() == [4]
     assert found.metrics.to_json()["baselines"]["uniform"] == 0.25
     assert found.config["exam"] | {"dataset": "sample"} == found.config["exam"]

@@ -81,7 +81,7 @@ def test_checkpoints_that_a_kill_left_beside_a_finished_adapter_go(tmp_path: Pat
     import json
 
     from kmmlu_fast.training.inputs import data_digest
-    from kmmlu_fast.training.job import run_training_job
+    from kmmlu_fast.training.job import TrainedAdapter, run_training_job
 
     (tmp_path / "rows").write_text("{}")
     config = TrainConfig(data=tmp_path / "rows", output_dir=tmp_path / "lora", resume=True)
@@ -93,9 +93,9 @@ def test_checkpoints_that_a_kill_left_beside_a_finished_adapter_go(tmp_path: Pat
         ("adapter_config.json", {}),
     ):
         (config.output_dir / name).write_text(json.dumps(content))
-    assert (
-        run_training_job(config).path == config.output_dir and not (config.output_dir / CHECKPOINTS).exists()
-    )
+    done = run_training_job(config)
+    assert isinstance(done, TrainedAdapter) and done.path == config.output_dir
+    assert not (config.output_dir / CHECKPOINTS).exists()
 
 
 def test_an_unfinished_adapter_is_not_taken_for_one(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from kmmlu_fast.core.errors import EngineError, KmmluError
 from kmmlu_fast.core.schema import Candidates, Continuation, Generation, Request
 from kmmlu_fast.engines.server import client
 from kmmlu_fast.engines.server.client import ServerClient
-from kmmlu_fast.engines.server.completions import MALFORMED, parse_server_response
+from kmmlu_fast.engines.server.completions import MALFORMED, parse_server_responses
 from kmmlu_fast.engines.server.engine import ServerEngine
 
 LETTERS = Request(question_id="Law/test/0", stage="letters", token_ids=(5, 6), want=Candidates((1, 2, 3, 4)))
@@ -49,7 +49,7 @@ def engine(reply: Callable[[httpx.Request], httpx.Response]) -> ServerEngine:
             return httpx.Response(200, json={"data": [{"id": "tiny", "root": "/m"}]})
         return (
             httpx.Response(200, json=answer())
-            if b'"prompt":[0,1,2]' in request.content.replace(b" ", b"")
+            if b"[0,1,2]" in request.content.replace(b" ", b"")
             else reply(request)
         )
 
@@ -172,9 +172,8 @@ def test_any_answer_is_read_or_malformed(document: Any) -> None:
         Request(question_id="q", stage="continuation", token_ids=(1, 2), want=Continuation(1)),
     ):
         try:
-            response = parse_server_response(
-                request, document if isinstance(document, dict) else {"choices": document}
-            )
+            answer = document if isinstance(document, dict) else {"choices": document}
+            [response] = parse_server_responses([request], answer)
         except MALFORMED:
             continue
         assert all(value <= 1e-3 for value in response.logprobs)

@@ -125,3 +125,21 @@ def test_a_card_without_a_compiler_is_said_before_triton_fails(monkeypatch: pyte
     monkeypatch.setattr(packages, "find_toolchain", lambda: replace(whole, python_header=""))
     with pytest.raises(EngineError, match=r"Python\.h"):
         device.check_toolchain()
+
+
+def test_a_split_model_sees_the_least_of_its_cards(monkeypatch: pytest.MonkeyPatch) -> None:
+    large = replace(CARD, name="large", total_bytes=80 << 30, free_bytes=79 << 30, capability=(9, 0))
+    small = replace(CARD, name="small", total_bytes=40 << 30, free_bytes=39 << 30, capability=(8, 0))
+    busy = replace(large, free_bytes=3 << 30)
+    monkeypatch.setattr(device, "has_gpu", lambda: True)
+    monkeypatch.setattr(gpus, "list_gpus", lambda: [large, small, busy])
+    assert device.weakest_gpu() == large
+    two = device.weakest_gpu(2)
+    assert two is not None and (two.name, two.total_bytes, two.free_bytes) == ("small", 40 << 30, 39 << 30)
+    assert two.capability == (8, 0)
+    three = device.weakest_gpu(3)
+    assert three is not None and (three.total_bytes, three.free_bytes) == (40 << 30, 3 << 30)
+    with pytest.raises(EngineError, match="--tensor-parallel-size 4: this process sees 3 GPUs"):
+        device.weakest_gpu(4)
+    monkeypatch.setattr(device, "has_gpu", lambda: False)
+    assert device.weakest_gpu(2) is None

@@ -135,9 +135,13 @@ def test_adapters_by_device() -> None:
 def test_minutes_are_estimates_where_there_is_something_to_estimate_from() -> None:
     here = found(at=cards(24, (8, 9), "NVIDIA GeForce RTX 4090"))
     half, eight, _, nf4 = here.memory_options
-    assert here.option_minutes(half) == pytest.approx((5.007, 10.01), rel=1e-3)
-    assert here.option_minutes(eight) == pytest.approx((2.503, 5.005), rel=1e-3)
+    assert here.option_minutes(half) == pytest.approx((3.534, 8.008), rel=1e-3)  # 85 and 75 % of 165
+    assert here.option_minutes(eight) == pytest.approx((1.767, 4.004), rel=1e-3)
     assert here.option_minutes(nf4) is None
+    server = found(at=cards(80, (9, 0), "NVIDIA H100 80GB HBM3"))
+    half, eight, *_ = server.memory_options
+    assert server.option_minutes(half)[0] == pytest.approx(0.783, rel=1e-2)  # 64 % of 989
+    assert server.option_minutes(eight)[0] == pytest.approx(0.501, rel=1e-2)  # 50 % of 1979
     unknown = found(at=cards(24, (8, 9), "a card of tomorrow"))
     assert unknown.option_minutes(unknown.memory_options[0]) is None
     assert found(cpu_flops=0.0).option_minutes(found().memory_options[0]) is None
@@ -177,3 +181,22 @@ def test_a_look_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.Monke
     never.set()
     assert "gives no answer" in here.cards.problem and "no answer" in here.hub.problem
     assert here.model is not None and here.machine.cores >= 1
+
+
+def test_a_split_model_is_judged_by_the_card_with_the_least_memory() -> None:
+    """Two cards of 12 GB hold 14.5 GB of weights, unless another process sits on one of them."""
+    both = cards(12, (8, 9), "RTX 4070", count=2)
+    split = found(at=both).best_option
+    assert split is not None and split.cards == 2
+    taken = replace(both, cards=(both.cards[0], replace(both.cards[1], free_bytes=2 * GIB)))
+    assert all(option.cards == 1 for option in found(at=taken).memory_options)
+
+
+def test_what_is_compiled_at_the_first_start_is_said() -> None:
+    server = cards(80, (9, 0), "NVIDIA H100 80GB HBM3")
+    assert not any("compile" in text for text in found(at=server).notes)
+    (note,) = (text for text in found(at=server, flashinfer="compiled").notes if "compile" in text)
+    assert "nvcc" in note and "flashinfer-jit-cache" in note
+    assert not any("compile" in text for text in found(flashinfer="compiled").notes), "no card computes"
+    (note,) = (text for text in found(at=cards(32, (12, 0), "RTX 5090")).notes if "compile" in text)
+    assert "RTX 5090" in note and "~/.nv/ComputeCache" in note

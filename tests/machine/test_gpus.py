@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import os
 from pathlib import Path
 
 import fake_card
@@ -141,3 +144,25 @@ def test_nvidia_smi_is_asked_where_there_is_no_library(
 )
 def test_capability(text: str, pair: tuple[int, int]) -> None:
     assert parse_capability(text) == pair
+
+
+def test_two_cards_of_different_sizes(card: pytest.MonkeyPatch) -> None:
+    card.setenv("FAKE_COUNT", "2")
+    card.setenv("FAKE_GIB", "80")
+    card.setenv("FAKE_GIB_1", "24")
+    assert [found.total_bytes // GIB for found in find_gpus().cards] == [80, 24]
+    assert [found.uuid for found in find_gpus().cards] == ["GPU-0a", "GPU-1b"]
+
+
+def test_the_stub_of_the_cuda_driver_has_no_device(tmp_path: Path) -> None:
+    """It only has to be loaded by CUDA extensions; every call says that there is no device."""
+    folder = fake_card.build_all(tmp_path)
+    driver = ctypes.CDLL(str(folder / "libcuda.so.1"))
+    assert driver.cuInit(0) == 100 == driver.cuMemCreate()  # CUDA_ERROR_NO_DEVICE
+
+
+def test_a_stub_that_was_loaded_is_not_taken_for_the_driver(library: Path) -> None:
+    ctypes.CDLL(str(library))
+    with contextlib.suppress(OSError):  # a machine with a real driver
+        assert ctypes.CDLL("libnvidia-ml.so.1")._name != str(library)
+        assert "FAKE_NAME" not in os.environ and all(card.uuid != "GPU-0a" for card in find_gpus().cards)

@@ -148,3 +148,40 @@ def test_recorded_hashes_are_those_of_the_pinned_set(kind: str) -> None:
     }
     assert hashed == pinned  # else: bash scripts/hashes.sh cpu|gpu
     assert sum("--hash=sha256:" in line for line in lines) >= len(hashed)
+
+
+def test_where_flashinfers_kernels_come_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed: dict[str, str] = {}
+    monkeypatch.setattr(packages, "installed_version", lambda name: installed.get(name, ""))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name in ("CUDA_HOME", "CUDA_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "bin").mkdir()
+    for name in ("bin/nvcc", "ninja"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    assert packages.flashinfer_state() == "", "FlashInfer is not installed"
+    installed["flashinfer-python"] = "0.7.0.post1"
+    assert packages.flashinfer_state() == "compiled", "nvcc and ninja are there: the project's own image"
+    installed["flashinfer-cubin"] = "0.7.0.post1"
+    assert packages.flashinfer_state() == "compiled", "cubins alone leave modules to compile"
+    installed["flashinfer-jit-cache"] = "0.7.0.post1+cu130"
+    assert packages.flashinfer_state() == "precompiled"
+    installed["flashinfer-jit-cache"] = "0.6.9+cu130"
+    assert packages.flashinfer_state() == "compiled", "of another version"
+    installed = {"flashinfer-python": "0.7.0"}
+    (tmp_path / "ninja").unlink()
+    assert packages.flashinfer_state() == "", "vLLM leaves it out"
+
+
+def test_the_set_for_a_machine_that_keeps_its_torch_is_the_pinned_one_without_torch() -> None:
+    folder = Path(__file__).resolve().parents[2] / "requirements"
+    whole, beside = (
+        {line.split("=")[0]: line for line in (folder / name).read_text().splitlines() if "==" in line}
+        for name in ("gpu.txt", "gpu-torch211.txt")
+    )
+    assert {name: whole.get(name) for name in beside} == beside, "regenerate with: bash scripts/lock.sh gpu"
+    left_out = whole.keys() - beside.keys()
+    assert {"torch", "triton", "torchvision", "nvidia-cudnn-cu13", "cuda-toolkit"} <= left_out
+    assert not left_out & {"vllm", "transformers", "unsloth", "nvidia-ml-py", "nvidia-cudnn-frontend"}

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from kmmlu_fast.core.errors import AdapterError
 from kmmlu_fast.models.adapters import adapter_way_problem
 from kmmlu_fast.models.deltas import (
+    LoraDelta,
     changed_weights,
     expand_packed_modules,
     lora_scale,
@@ -158,3 +159,14 @@ def test_a_change_without_a_weight_is_an_error(tmp_path: Path) -> None:
     plain = {name: tensor for name, tensor in base().state_dict().items() if "layers.1." not in name}
     with pytest.raises(AdapterError, match=r"no weight for model\.layers\.1"):
         list(changed_weights(plain.items(), set(changes), changes, torch.float32))
+
+
+def test_sums_are_made_where_they_are_asked_for() -> None:
+    """On a card they take a second for a 7B, on its host 20. torch's meta device, which computes shapes only,
+    shows where they would be made."""
+    change = LoraDelta(up=torch.ones(6, 2), down=torch.ones(2, 4), scale=0.5)
+    summed = change.add_to_weight(torch.zeros(6, 4), torch.bfloat16, device="meta")
+    assert summed.device.type == "meta" and summed.dtype == torch.bfloat16 and summed.shape == (6, 4)
+    stored = [("a.weight", torch.zeros(6, 4)), ("a.bias", torch.zeros(6)), ("b.weight", torch.zeros(6, 4))]
+    found = dict(changed_weights(stored, {"a"}, {"a": change}, torch.float32, "meta"))
+    assert found.keys() == {"a.weight", "a.bias"} and found["a.weight"].device.type == "meta"

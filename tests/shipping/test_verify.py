@@ -75,3 +75,12 @@ def test_numbers_alone_need_no_model(bundles: dict[str, Path]) -> None:
 def test_adapter_is_asked_for(bundles: dict[str, Path], base: Path) -> None:
     with pytest.raises(ConfigError, match="give --adapter"):
         verify_bundle(verify(bundles["lora"], model=str(base)))
+
+
+def test_a_sample_is_asked_in_the_form_that_was_published() -> None:
+    from kmmlu_fast.shipping.verify import _eval_config
+
+    parts = {"prompt_style": "lm-eval", "decoding": {"letter_form": "either"}}
+    config = build_config(VerifyConfig, bundle=["runs/x"], model="m")
+    assert _eval_config(config, {"fingerprint_parts": parts}).letter_form == "either"
+    assert _eval_config(config, {"fingerprint_parts": {"prompt_style": "qa"}}).letter_form is None

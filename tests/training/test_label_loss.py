@@ -4,12 +4,15 @@ and over accumulated micro-batches in TRL.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from kmmlu_fast.training import label_loss
 from kmmlu_fast.training.encoded import MASKED
 from kmmlu_fast.training.label_loss import (
     attach_labelled_loss,
@@ -206,3 +209,44 @@ def test_accumulated_steps_in_trl_make_the_same_adapter(tmp_path: Path) -> None:
     whole = trained(True, 4)
     assert_close(trained(True, 2), whole)
     assert_close(trained(False, 2), whole)
+
+
+class Placeholder:
+    """As Unsloth returns for logits it did not compute: every attribute is a function."""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_: None
+
+
+def test_a_placeholder_for_logits_is_not_taken_for_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, inputs = tiny(), batch()
+    base, seen = model.get_base_model(), []
+
+    def usual(**more: Any) -> Any:
+        seen.append(os.environ.get("UNSLOTH_RETURN_HIDDEN_STATES"))
+        return SimpleNamespace(logits=Placeholder())
+
+    labels = SimpleNamespace(device=SimpleNamespace(type="cuda"))  # the branch for Unsloth's GPU forward
+    for _ in range(2):
+        states = label_loss._hidden_states(
+            base, usual, inputs["input_ids"], inputs["attention_mask"], labels, {}
+        )
+        assert states.shape == (3, 12, 32)
+    assert seen == ["1"], "the switch was tried once, found to be ignored, and put back"
+    assert "UNSLOTH_RETURN_HIDDEN_STATES" not in os.environ
+
+
+def test_the_check_uses_the_logits_of_the_model_not_its_fused_loss() -> None:
+    """Unsloth compiles its fused loss at the first call, which takes longer than the check."""
+    model, inputs = tiny(), batch()
+    base, fused = model.get_base_model(), []
+    usual = type(base).forward
+
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("labels") is not None and os.environ.get("UNSLOTH_RETURN_LOGITS") != "1":
+            fused.append(1)
+        return usual(self, *args, **kwargs)
+
+    base.forward = forward.__get__(base)
+    assert attach_labelled_loss(model, {name: value[:1] for name, value in inputs.items()})
+    assert not fused and "UNSLOTH_RETURN_LOGITS" not in os.environ

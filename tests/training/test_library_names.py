@@ -12,6 +12,7 @@ import pytest
 from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.core.errors import ConfigError, InstallError
 from kmmlu_fast.training import library_names
+from kmmlu_fast.training.arguments import scheduler_options
 from kmmlu_fast.training.config import TrainConfig
 from kmmlu_fast.training.library_names import (
     OPTIMISER_MODULES,
@@ -34,7 +35,7 @@ def parse(*flags: str) -> TrainConfig:
         ("--lr-scheduler-type", "cosin", "did you mean cosine"),
         ("--lr-scheduler-type", "Linear", "did you mean linear"),
         ("--lr-scheduler-type", "x", "give one of linear, cosine,"),
-        ("--lr-scheduler-type", "warmup_stable_decay", "needs settings of its own"),
+        ("--lr-scheduler-type", "cosine_with_min_lr", "needs settings of its own"),
         ("--lr-scheduler-type", "reduce_lr_on_plateau", "follows an evaluation loss"),
         ("--optim", "adam", "did you mean adamw_8bit or adamw_torch"),
         ("--optim", "paged_adamw", "did you mean paged_adamw_8bit"),
@@ -111,7 +112,13 @@ def test_every_scheduler_on_the_list_makes_steps_and_the_others_do_not() -> None
 
     def make_steps(name: str) -> None:
         optimiser = torch.optim.SGD(torch.nn.Linear(2, 2).parameters(), lr=0.1)
-        scheduler = get_scheduler(name, optimizer=optimiser, num_warmup_steps=1, num_training_steps=4)
+        scheduler = get_scheduler(
+            name,
+            optimizer=optimiser,
+            num_warmup_steps=1,
+            num_training_steps=4,
+            scheduler_specific_kwargs=scheduler_options(name, 4),
+        )
         for _ in range(3):
             optimiser.step()
             scheduler.step()

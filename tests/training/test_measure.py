@@ -94,3 +94,16 @@ def test_embeddings_kept_on_the_host_do_not_take_the_rows_there() -> None:
     model = Base("meta")
     assert next(model.parameters()).device.type == "meta"
     assert measure_held_out(model, rows(), rows(), LETTERS, 0).num_rows == 12
+
+
+def test_the_mass_on_the_letters_is_measured_if_they_are_one_token_each() -> None:
+    model, encoded = Base("cpu"), rows()
+    found = measure_held_out(model, encoded, encoded, LETTERS, 1)
+    expected = []
+    for row in encoded:
+        hidden = model.table[list(row.input_ids)].cumsum(dim=0)[row.prompt_tokens - 1]
+        shares = (hidden @ model.lm_head.weight.T).softmax(-1).detach()
+        expected.append(float(sum(shares[ids[0]] for ids in LETTERS)))
+    assert found.letter_mass == pytest.approx(sum(expected) / len(expected), rel=1e-5)
+    longer = [[19, ids[0]] for ids in LETTERS]
+    assert measure_held_out(model, encoded, encoded, longer, 1).letter_mass is None

@@ -38,9 +38,11 @@ class Case:
     settings: dict[str, Any] = field(default_factory=dict)
     tokenizer: dict[str, Any] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
-    engines: tuple[str, ...] = ("serve", "swap", "merge", "peft")
+    refused: tuple[str, ...] = ()  # modes that say, before an engine starts, which other to use
 
 
+# Merging and PEFT first: vLLM changes transformers' own classes of models that it has none of its own for.
+MODES = ("peft", "merge", "serve", "swap")
 CASES = {
     "qwen2": Case("Qwen2"),
     "qwen3": Case("Qwen3"),
@@ -53,8 +55,10 @@ CASES = {
     "phi3": Case("Phi3"),
     "gpt-neox": Case("GPTNeoX", flags=("--target-modules", ",".join(FAMILIES["GPTNeoX"][1]))),
     "exaone4": Case("Exaone4"),
-    "qwen3-moe": Case("Qwen3Moe", flags=("--target-modules", "q_proj,k_proj,v_proj,o_proj")),
-    "qwen3-moe-experts": Case("Qwen3Moe"),
+    "qwen3-moe": Case(
+        "Qwen3Moe", flags=("--target-modules", "q_proj,k_proj,v_proj,o_proj"), refused=("serve",)
+    ),
+    "qwen3-moe-experts": Case("Qwen3Moe", refused=("serve",)),
 }
 CHEAPEST = ("qwen2", "llama-tied", "phi3")
 EVALUATE = """
@@ -158,7 +162,7 @@ def survey(root: Path, case: Case, *more: str) -> dict[str, Any]:
     began = time.monotonic()
     adapter = train(root, case, *more)
     found: dict[str, Any] = {"train_sec": round(time.monotonic() - began)}
-    by_mode = answers(root, adapter, case.engines)
+    by_mode = answers(root, adapter, MODES)
     base, adapted = by_mode["peft"]
     found["shift"] = round(compare_answers(base, adapted)[0], 3)
     found["changed"] = sum(one[0] != other[0] for one, other in zip(base, adapted, strict=True))
@@ -181,6 +185,9 @@ def test_two_steps_give_an_adapter_that_answers_alike_everywhere(tmp_path: Path,
     found = survey(tmp_path, CASES[name], "--no-load-in-4bit")
     assert found["shift"] > 0.05  # the steps changed what is answered
     for mode, numbers in found["modes"].items():
+        if mode in CASES[name].refused:
+            assert isinstance(numbers, str) and "use --adapter-mode" in numbers
+            continue
         assert not isinstance(numbers, str), (mode, numbers)
         base_gap, base_others, gap, others = numbers
         assert base_others == others == 0, (mode, found)

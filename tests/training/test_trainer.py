@@ -362,6 +362,7 @@ def test_a_mixture_of_everybodys_rows_trains_and_the_adapter_is_evaluated(work: 
     assert files.read_json(work / "mixed" / "generation_config.json")["eos_token_id"] == 2
     assert (work / "mixed" / "tokenizer.json").is_file()
     records = read_training_log(work / "mixed" / "train_log.jsonl")
+    assert [record["step"] for record in records if record["kind"] == "step"] == [1, 2, 3]  # also if measured
     held = [record for record in records if record["kind"] == "held_out"]
     assert len(held) >= 2 and held[-1]["loss"] < held[0]["loss"] and held[0]["accuracy"] is not None
     exam = [{"question": f"{w}?", "options": [w, "셋", "넷"], "answer": "A"} for w in WORDS[:6]]

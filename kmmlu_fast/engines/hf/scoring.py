@@ -23,11 +23,14 @@ _TOKENS_AT_ONCE = 16384  # tokens of the vocabulary with float32 weights at a ti
 class Scorer:
     """Scores batches on ``model``; keeps the last prefix's keys and values until ``drop_prefix_cache``."""
 
-    def __init__(self, model: Any, device: str, float32_logits: bool = False) -> None:
-        """``float32_logits``: the output layer computes in float32, whatever the model's type. EngineError if
-        the model has no output layer over the vocabulary.
+    def __init__(
+        self, model: Any, device: str, float32_logits: bool = False, *, trains: bool = False
+    ) -> None:
+        """``float32_logits``: the output layer computes in float32, whatever the model's type. ``trains``:
+        the model is in training, so no tensor that it keeps may be made in inference mode; the caller turns
+        gradients off. EngineError if the model has no output layer over the vocabulary.
         """
-        self._model, self._device = model, device
+        self._model, self._device, self._trains = model, device, trains
         self._positions: Any = None  # (rows, wanted) during a pass: the output layer's input
         head = model.get_output_embeddings()
         if head is None:
@@ -81,7 +84,7 @@ class Scorer:
         padded = [[*row, *[row[-1]] * (most - len(row))] for row in wanted]
         self._positions = torch.tensor(padded, device=self._device)
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(not self._trains):
                 logits = self._model(input_ids=ids, past_key_values=cache, use_cache=cache is not None).logits
         finally:
             self._positions = None

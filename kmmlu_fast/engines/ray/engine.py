@@ -12,28 +12,31 @@ so each model state (base, every adapter) would load the model again; and it nee
 
 from __future__ import annotations
 
-import os
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
-from kmmlu_fast.core.errors import ConfigError, EngineError, KmmluError
+from kmmlu_fast.core.errors import EngineError, KmmluError
 from kmmlu_fast.core.schema import Request, Response
 from kmmlu_fast.engines.counters import Counters
 from kmmlu_fast.engines.protocol import Engine, FollowUp
+from kmmlu_fast.engines.ray.cluster import connect_ray, first_line, import_ray, replica_resources
 from kmmlu_fast.engines.ray.replica import Replica
 
 # Contiguous, hence mostly of one subject: its shared prefix is computed at most once per block.
 BLOCK_REQUESTS = 32
 BLOCKS_IN_FLIGHT = 16  # per replica: 512 requests keep vLLM's batch full while finished blocks travel
 RESTARTS = 3  # of a replica, and repeats of a block
+ABANDON_TIMEOUT_SEC = 10.0
 START_TIMEOUT_SEC = 3600.0  # a cluster may have to add machines, and each replica to load a large model
 
 
 class RayEngine:
-    """``num_replicas`` engines made by ``opener``, each with ``gpus_per_replica`` GPUs or, on a machine
-    without GPUs, a share of the CPU cores.
+    """``num_replicas`` engines made by ``opener``, each with ``gpus_per_replica`` GPUs (0: a share of the CPU
+    cores; None: ``gpus_if_any`` GPUs if Ray shows any). What an engine does with them it decides where it
+    opens: this machine may have other devices.
     """
 
     def __init__(
@@ -42,20 +45,28 @@ class RayEngine:
         num_replicas: int = 1,
         *,
         address: str | None = None,
-        gpus_per_replica: int = 1,
+        gpus_per_replica: int | None = None,
+        gpus_if_any: int = 1,
         cpus_per_replica: int | None = None,
         block_requests: int = BLOCK_REQUESTS,
         blocks_in_flight: int = BLOCKS_IN_FLIGHT,
     ) -> None:
         started = time.monotonic()
-        ray = _import_ray()
+        ray = import_ray()
         self._block_requests = block_requests
         self._blocks_in_flight = blocks_in_flight
         self._counters = Counters()
         self._replicas: list[Any] = []
-        self._connected_here = _connect_ray(ray, address, num_replicas * (cpus_per_replica or 1))
+        self._connected_here = connect_ray(ray, address, num_replicas * (cpus_per_replica or 1))
         try:
-            resources = replica_resources(ray, num_replicas, address, gpus_per_replica, cpus_per_replica)
+            resources = replica_resources(
+                ray,
+                num_replicas,
+                address,
+                gpus_per_replica,
+                gpus_if_any=gpus_if_any,
+                cpus_per_replica=cpus_per_replica,
+            )
             self._placement = {
                 "replicas": num_replicas,
                 **{f"{name}_per_replica": count for name, count in resources.items()},
@@ -81,14 +92,26 @@ class RayEngine:
         follow_up_ref = ray.put(follow_up)
         # A replica is in the pool once per block that it may hold. Requests are pulled only for a free slot.
         pool = ActorPool(self._replicas * self._blocks_in_flight)
-        while True:
-            while pool.has_free() and (block := list(islice(source, self._block_requests))):
-                pool.submit(lambda replica, block: replica.run.remote(block, follow_up_ref), block)
-            if not pool.has_next():
-                return
-            for response in _translate_ray_errors(pool.get_next_unordered):
-                self._counters.add(response)
-                yield response
+        try:
+            while True:
+                while pool.has_free() and (block := list(islice(source, self._block_requests))):
+                    pool.submit(lambda replica, block: replica.run.remote(block, follow_up_ref), block)
+                if not pool.has_next():
+                    return
+                for response in _translate_ray_errors(pool.get_next_unordered):
+                    self._counters.add(response)
+                    yield response
+        finally:
+            if pool.has_next():
+                self._abandon_blocks()
+
+    def _abandon_blocks(self) -> None:
+        """Have the replicas drop the blocks of a caller that stopped reading: nobody waits for them."""
+        import ray
+
+        refs = [replica.abandon_blocks.remote() for replica in self._replicas]
+        with contextlib.suppress(Exception):  # a replica that died has none
+            ray.get(refs, timeout=ABANDON_TIMEOUT_SEC)
 
     def replica_pids(self) -> list[int]:
         """Process ids, once every replica's engine is open."""
@@ -118,58 +141,6 @@ class RayEngine:
             ray.shutdown()
 
 
-def _import_ray() -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-    except ImportError as error:
-        raise ConfigError(
-            "Ray is not installed: pip install --no-deps 'ray==2.60.*' msgpack, or run without --engine ray"
-        ) from error
-    return ray
-
-
-def _connect_ray(ray: Any, address: str | None, num_cpus: int) -> bool:
-    """Start or join Ray; False if it already ran, and so must not be shut down by ``close``."""
-    if ray.is_initialized():
-        return False
-    try:
-        if address:
-            ray.init(address=address, log_to_driver=False, logging_level="error")
-        else:
-            ray.init(
-                address="local",
-                num_cpus=max(num_cpus, os.cpu_count() or 1),
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level="error",
-                object_store_memory=512 * 1024**2,
-            )
-    except Exception as error:
-        problem = "cannot start Ray on this machine"
-        if address:
-            problem = f"cannot join the Ray cluster at {address!r}: is 'ray start --head' running there?"
-        raise EngineError(f"{problem} ({_first_line(error)})") from error
-    return True
-
-
-def replica_resources(
-    ray: Any, num_replicas: int, address: str | None, gpus_per_replica: int, cpus_per_replica: int | None
-) -> dict[str, Any]:
-    """GPUs and CPU cores per replica; EngineError if this machine has too few GPUs."""
-    total = ray.cluster_resources()
-    gpus = int(total.get("GPU", 0))
-    if gpus == 0:
-        return {"num_cpus": cpus_per_replica or max(1, int(total.get("CPU", 1)) // num_replicas)}
-    needed = num_replicas * gpus_per_replica
-    if gpus < needed and not address:
-        raise EngineError(
-            f"{num_replicas} replicas of {gpus_per_replica} GPU(s) need {needed}, this machine has {gpus}:"
-            " give fewer --num-replicas, or the --ray-address of a cluster"
-        )
-    return {"num_gpus": gpus_per_replica, "num_cpus": cpus_per_replica or 1}
-
-
 def _translate_ray_errors(get: Callable[[], Any]) -> Any:
     """The result of ``get``; Ray's exceptions become EngineErrors of one line."""
     import ray
@@ -181,7 +152,7 @@ def _translate_ray_errors(get: Callable[[], Any]) -> Any:
         if isinstance(cause, KmmluError):
             raise type(cause)(str(cause)) from error
         raise EngineError(
-            f"a replica failed ({type(cause).__name__}: {_first_line(cause)}); run the same command to"
+            f"a replica failed ({type(cause).__name__}: {first_line(cause)}); run the same command to"
             " continue"
         ) from error
     except ray.exceptions.GetTimeoutError as error:
@@ -191,10 +162,6 @@ def _translate_ray_errors(get: Callable[[], Any]) -> Any:
         ) from error
     except ray.exceptions.RayError as error:
         raise EngineError(
-            f"a replica was lost more than {RESTARTS} times ({_first_line(error)}); run the same command to"
+            f"a replica was lost more than {RESTARTS} times ({first_line(error)}); run the same command to"
             " continue"
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -6,11 +6,13 @@ of Ray itself.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 
+from kmmlu_fast.core.errors import EngineError
 from kmmlu_fast.core.schema import Request, Response
 from kmmlu_fast.engines.protocol import Engine, FollowUp
 
@@ -30,7 +32,8 @@ class Replica:
         self._changed = threading.Condition()
         self._waiting: deque[Request] = deque()
         # by id() of the Request: keys repeat between the base model and adapters
-        self._block_of: dict[int, _Block] = {}
+        self._open: dict[int, _Block] = {}
+        self._running = False  # the engine has requests
         threading.Thread(target=self._run_engine, name="kmmlu-replica", daemon=True).start()
 
     def wait_until_open(self) -> int:
@@ -47,13 +50,25 @@ class Replica:
         with self._changed:
             if self._error is not None:
                 raise self._error
-            self._block_of.update((id(request), block) for request in requests)
+            self._open.update((id(request), block) for request in requests)
             self._waiting.extend(requests)
-            self._changed.notify()
+            self._changed.notify_all()
         block.done.wait()
         if block.error is not None:
             raise block.error
         return block.responses
+
+    def abandon_blocks(self, timeout_sec: float = 10.0) -> None:
+        """Drop all open blocks: their callers get an error. Returns once the engine has stopped computing
+        them, which it does at its next answer, or after ``timeout_sec``.
+        """
+        with self._changed:
+            blocks = {id(block): block for block in self._open.values()}
+            self._open.clear()
+            self._waiting.clear()
+            for block in blocks.values():
+                block.fail(EngineError("the caller stopped reading the answers"))
+            self._changed.wait_for(lambda: not self._running, timeout_sec)
 
     def _run_engine(self) -> None:
         try:
@@ -62,14 +77,31 @@ class Replica:
             while True:
                 with self._changed:
                     self._changed.wait_for(lambda: bool(self._waiting))
-                for response in engine.generate(self._pull_requests(), self._follow_up):
-                    self._block_of.pop(id(response.request)).add_response(response)
+                    self._running = True
+                self._answer_requests(engine)
+                with self._changed:
+                    self._running = False
+                    self._changed.notify_all()
         except BaseException as error:
             with self._changed:
                 self._error = error
-                for block in self._block_of.values():
+                for block in self._open.values():
                     block.fail(error)
             self._opened.set()
+
+    def _answer_requests(self, engine: Engine) -> None:
+        """Answer what waits, until nobody waits for an answer. Closing the engine's generator aborts what
+        still runs for abandoned blocks.
+        """
+        with contextlib.closing(engine.generate(self._pull_requests(), self._follow_up)) as responses:  # type: ignore[type-var]
+            for response in responses:
+                with self._changed:
+                    block = self._open.pop(id(response.request), None)
+                    awaited = bool(self._open)
+                if block is not None:
+                    block.add_response(response)
+                elif not awaited:
+                    break
 
     def _pull_requests(self) -> Iterator[Request]:
         """Requests that wait or arrive meanwhile. When none waits, the engine drains and is called anew."""
@@ -81,11 +113,14 @@ class Replica:
             yield request
 
     def _follow_up(self, response: Response) -> list[Request]:
-        block = self._block_of[id(response.request)]
+        with self._changed:
+            block = self._open.get(id(response.request))
+        if block is None:  # abandoned
+            return []
         more = block.follow_up(response) if block.follow_up else []
         block.add_requests(more)
         with self._changed:
-            self._block_of.update((id(request), block) for request in more)
+            self._open.update((id(request), block) for request in more)
         return more
 
 

@@ -1,12 +1,13 @@
 """The completions format of an OpenAI-compatible vLLM server: builds payloads and parses answers.
 
-In: a Request, or the JSON of an answer. Out: a payload, or a Response; one of ``MALFORMED`` if something
+In: Requests, or the JSON of an answer. Out: a payload, or Responses; one of ``MALFORMED`` if something
 requested is missing or impossible. Knows nothing of HTTP or of which servers there are.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from kmmlu_fast.core.letters import MAX_LOGPROB
@@ -44,12 +45,32 @@ def _sampling_payload(text: Generation) -> dict[str, Any]:
     return payload
 
 
-def parse_server_response(request: Request, answer: dict[str, Any]) -> Response:
-    """The Response in a completions answer; one of MALFORMED if something is missing or impossible."""
+def parse_server_responses(requests: Sequence[Request], answer: dict[str, Any]) -> list[Response]:
+    """The Responses in the answer to ``completions_payload``; one of MALFORMED if something is missing or
+    impossible.
+
+    A server numbers the choices of several prompts on: n for each. It reports cached tokens of the whole call
+    (if started with --enable-prompt-tokens-details), which are divided over the prompts.
+    """
     choices = sorted(answer["choices"], key=lambda choice: parse_count(choice["index"]))
+    each = len(choices) // len(requests)
+    if each == 0 or [choice["index"] for choice in choices] != list(range(each * len(requests))):
+        raise IndexError(f"{len(choices)} choices for {len(requests)} prompts")
     details = answer["usage"].get("prompt_tokens_details") or {}
-    # The server reports it if started with --enable-prompt-tokens-details.
-    cached_tokens = parse_count(details.get("cached_tokens") or 0)
+    cached = divide_count(parse_count(details.get("cached_tokens") or 0), len(requests))
+    return [
+        _parse_choices(request, choices[place * each : (place + 1) * each], cached[place])
+        for place, request in enumerate(requests)
+    ]
+
+
+def divide_count(total: int, parts: int) -> list[int]:
+    """``total`` in ``parts`` whole numbers that differ by one at most."""
+    size, more = divmod(total, parts)
+    return [size + (place < more) for place in range(parts)]
+
+
+def _parse_choices(request: Request, choices: list[dict[str, Any]], cached_tokens: int) -> Response:
     match request.want:
         case Continuation(num_tokens):
             last = range(len(request.token_ids) - num_tokens, len(request.token_ids))
@@ -98,11 +119,12 @@ def _parse_completion(choice: dict[str, Any], max_tokens: int) -> Completion:
     return Completion(text.encode("utf-8", "replace").decode(), token_ids, reason)
 
 
-def completions_payload(request: Request, model: str) -> dict[str, Any]:
-    """The JSON body for a request to the served model or adapter named ``model``."""
+def completions_payload(requests: Sequence[Request], model: str) -> dict[str, Any]:
+    """The JSON body for requests that want the same of the served model or adapter named ``model``."""
+    request, prompts = requests[0], [list(request.token_ids) for request in requests]
     payload: dict[str, Any] = {
         "model": model,
-        "prompt": list(request.token_ids),
+        "prompt": prompts if len(prompts) > 1 else prompts[0],
         "return_token_ids": True,
         **NEUTRAL_SAMPLING,
     }

@@ -11,7 +11,6 @@ import asyncio
 import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
@@ -19,16 +18,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kmmlu_fast.core.errors import AdapterError, EngineError
-from kmmlu_fast.core.schema import Adapter, Candidates, Request, Response
+from kmmlu_fast.core.schema import Adapter, Candidates, Generation, Request, Response
 from kmmlu_fast.core.untrusted_text import bounded_repr, one_line
 from kmmlu_fast.engines.counters import Counters
 from kmmlu_fast.engines.protocol import FollowUp
+from kmmlu_fast.engines.server.calls import CallSource
 from kmmlu_fast.engines.server.client import CONTINUE, NotFoundError, ServerClient
 from kmmlu_fast.engines.server.completions import (
     MALFORMED,
     completions_payload,
+    divide_count,
     parse_count,
-    parse_server_response,
+    parse_server_responses,
     parse_token_ids,
 )
 
@@ -37,12 +38,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# In flight, if not given: a step of a large card holds hundreds of one-token requests; of texts so few that
+# the last in a slow server's queue is answered in time.
+ONE_TOKEN_REQUESTS, TEXT_REQUESTS = 512, 64
+PROMPTS_PER_CALL = 8  # of one token: a call costs more than a prompt of the same subject
 _MOST_MODELS = 1000
 _MAX_PATH = 4096
 
 
 class ServerEngine:
-    """``concurrency`` requests in flight to ``base_url`` (which ends in /v1), from one background thread.
+    """``concurrency`` requests in flight to ``base_url`` (which ends in /v1), from one background thread;
+    several one-token requests travel in one call.
 
     ``model_names``: names under which the base model may be served (hub id, path, alias). Adapters are served
     under their own names, or loaded by path if the server allows it. ``transport`` replaces the network in
@@ -55,17 +61,23 @@ class ServerEngine:
         model_names: Sequence[str],
         adapters: Sequence[Adapter] = (),
         *,
-        concurrency: int = 64,
+        concurrency: int | None = None,
         attempts: int | None = None,
         first_wait_sec: float = 0.5,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         started = time.monotonic()
         self._client = ServerClient(
-            base_url, concurrency, attempts=attempts, first_wait_sec=first_wait_sec, transport=transport
+            base_url,
+            concurrency or ONE_TOKEN_REQUESTS,
+            attempts=attempts,
+            first_wait_sec=first_wait_sec,
+            transport=transport,
         )
         self._url = self._client.base_url
         self._concurrency = concurrency
+        # Few requests in flight travel alone, so that the server works on one while another arrives.
+        self._prompts_per_call = min(PROMPTS_PER_CALL, max(1, (concurrency or ONE_TOKEN_REQUESTS) // 8))
         self._adapters = {adapter.name: adapter for adapter in adapters}
         self._counters = Counters()
         self._max_model_len: int | None = None
@@ -83,33 +95,41 @@ class ServerEngine:
         self._start_sec = time.monotonic() - started
 
     def generate(self, requests: Iterable[Request], follow_up: FollowUp | None = None) -> Iterator[Response]:
-        source = iter(requests)
-        backlog: deque[Request] = deque()  # follow-ups, before new requests, so that questions get finished
-        finished: queue.SimpleQueue[Future[Response]] = queue.SimpleQueue()
-        in_flight: set[Future[Response]] = set()
+        calls = CallSource(requests, self._prompts_per_call)
+        finished: queue.SimpleQueue[Future[list[Response]]] = queue.SimpleQueue()
+        in_flight: dict[Future[list[Response]], int] = {}
 
         def refill() -> None:
-            while len(in_flight) < self._concurrency:
-                request = backlog.popleft() if backlog else next(source, None)
-                if request is None:
-                    return
-                future = asyncio.run_coroutine_threadsafe(self._answer(request), self._loop)
-                in_flight.add(future)
+            while call := calls.next_call(self._room(calls, sum(in_flight.values()))):
+                future = asyncio.run_coroutine_threadsafe(self._answer(call), self._loop)
+                in_flight[future] = len(call)
                 future.add_done_callback(finished.put)
 
         try:
             refill()
             while in_flight:
                 done = finished.get()
-                in_flight.discard(done)
-                response = done.result()
-                more = follow_up(response) if follow_up else []
-                backlog.extend(more)
+                in_flight.pop(done)
+                answered = [
+                    (response, follow_up(response) if follow_up else []) for response in done.result()
+                ]
+                for _, more in answered:
+                    calls.add_follow_ups(more)
                 refill()
-                yield replace(response, followed_by=len(more))
+                for response, more in answered:
+                    yield replace(response, followed_by=len(more))
         finally:
             for future in in_flight:
                 future.cancel()
+
+    def _room(self, calls: CallSource, in_flight: int) -> int:
+        """How many more requests may be sent now."""
+        most = self._concurrency or ONE_TOKEN_REQUESTS
+        if not self._concurrency and in_flight < most:
+            request = calls.peek()
+            if request is not None and isinstance(request.want, Generation):
+                most = TEXT_REQUESTS
+        return most - in_flight
 
     def stats(self) -> dict[str, Any]:
         return {
@@ -189,13 +209,18 @@ class ServerEngine:
         return AdapterError(f"server {self._url} cannot load adapter {adapter.name!r}: {error}; or {fix}")
 
     async def _check_exact_logprobs(self, name: str) -> None:
-        """Request one token with four candidates; EngineError if the answer lacks exact log-probabilities."""
+        """Request one token with four candidates for two prompts; EngineError if the answer lacks exact
+        log-probabilities. A server that answers one of them only gets one prompt per call.
+        """
         request = Request(
             question_id="probe", stage="letters", token_ids=(0, 1, 2), want=Candidates((0, 1, 2, 3))
         )
-        answer = await self._client.send("POST", "completions", completions_payload(request, name))
+        probes = [request, request]
+        answer = await self._client.send("POST", "completions", completions_payload(probes, name))
         try:
-            parse_server_response(request, answer)
+            if len(answer["choices"]) == 1:
+                probes, self._prompts_per_call = [request], 1
+            parse_server_responses(probes, answer)
             _ = parse_token_ids(answer["choices"][0]["token_ids"])
         except MALFORMED as error:
             raise EngineError(
@@ -205,15 +230,12 @@ class ServerEngine:
 
     # The run
 
-    async def _answer(self, request: Request) -> Response:
-        prompt_tokens, output_tokens = len(request.token_ids), request.want.max_tokens
-        if self._max_model_len and prompt_tokens + output_tokens > self._max_model_len:
-            raise EngineError(
-                f"{request.key}: {prompt_tokens} prompt tokens + {output_tokens} to generate exceed the"
-                f" server's {self._max_model_len}: start it with a larger --max-model-len, or lower"
-                " --num-fewshot or --max-tokens"
-            )
-        payload = completions_payload(request, request.adapter.name if request.adapter else self._model)
+    async def _answer(self, requests: list[Request]) -> list[Response]:
+        """The responses to the requests of one call."""
+        for request in requests:
+            self._check_length(request)
+        adapter_of_call = requests[0].adapter
+        payload = completions_payload(requests, adapter_of_call.name if adapter_of_call else self._model)
         try:
             answer = await self._client.send("POST", "completions", payload)
         except NotFoundError:
@@ -231,16 +253,27 @@ class ServerEngine:
                     f"server {self._url} lost adapter {adapter.name!r} again; {CONTINUE}"
                 ) from None
         try:
-            response = parse_server_response(request, answer)
-            output_tokens = parse_count(answer["usage"]["completion_tokens"])
+            responses = parse_server_responses(requests, answer)
+            output_tokens = divide_count(parse_count(answer["usage"]["completion_tokens"]), len(requests))
         except MALFORMED as error:
             why = one_line(f"{type(error).__name__}: {error}", 200)
             raise EngineError(
-                f"server {self._url} gave an answer to {request.key} without the requested values ({why});"
-                f" {CONTINUE}"
+                f"server {self._url} gave an answer to {requests[0].key} without the requested values"
+                f" ({why}); {CONTINUE}"
             ) from error
-        self._counters.add(response, output_tokens)
-        return response
+        for response, tokens in zip(responses, output_tokens, strict=True):
+            self._counters.add(response, tokens)
+        return responses
+
+    def _check_length(self, request: Request) -> None:
+        """EngineError if prompt and output exceed the server's context."""
+        prompt_tokens, output_tokens = len(request.token_ids), request.want.max_tokens
+        if self._max_model_len and prompt_tokens + output_tokens > self._max_model_len:
+            raise EngineError(
+                f"{request.key}: {prompt_tokens} prompt tokens + {output_tokens} to generate exceed the"
+                f" server's {self._max_model_len}: start it with a larger --max-model-len, or lower"
+                " --num-fewshot or --max-tokens"
+            )
 
     def _run_in_loop(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kmmlu_fast.core.errors import EngineError
+from kmmlu_fast.engines.vllm.card_kernels import kernel_arguments
 from kmmlu_fast.machine import gpus, memory_fit, model_size, packages
 from kmmlu_fast.machine.device import resolve_auto_dtype
 from kmmlu_fast.machine.gpus import Gpu
@@ -24,6 +25,7 @@ from kmmlu_fast.machine.setup_commands import setup_command
 # The engine process's CUDA context, allocated before vLLM measures free memory.
 _CONTEXT_BYTES = int(0.6 * GIB)
 CPU_BATCH = BatchSettings(2048, 64)
+GRAPH_TOKENS = 512  # the largest batch that vLLM 0.32 captures as a CUDA graph
 _SHORT_TOKENS = 1024  # contexts up to this length hold no few-shot prefix worth keeping
 _LEAST_CACHE_BYTES = 256 * 2**20
 _STEPS_KEPT = 4
@@ -53,6 +55,7 @@ class EngineSettings:
     num_adapters: int = 0
     generates: bool = True  # answers have many tokens, not just a letter, so CUDA graphs pay off
     letter_precision: str = "auto"  # float32: the output layer computes the letters' logits in float32
+    samples: bool = False  # with a temperature and a seed
     extra: tuple[tuple[str, Any], ...] = ()  # further vLLM engine arguments, as items
 
 
@@ -80,8 +83,10 @@ def quantization_problem(name: str | None) -> str:
 def gpu_arguments(settings: EngineSettings, gpu: Gpu) -> dict[str, Any]:
     """vLLM arguments for this GPU. EngineError if the model cannot run on it."""
     check_gpu_capability(settings, gpu)
-    batch = choose_batch_settings(settings, gpu, model_size.find_model_facts(settings.model))
+    model = model_size.find_model_facts(settings.model)
+    batch = choose_batch_settings(settings, gpu, model)
     return {
+        **kernel_arguments(gpu, model),
         "max_num_batched_tokens": batch.max_num_batched_tokens,
         "max_num_seqs": batch.max_num_seqs,
         "gpu_memory_utilization": memory_share(settings.gpu_memory_utilization, gpu),
@@ -114,7 +119,11 @@ def describe_gpu_arguments(arguments: dict[str, Any], gpu: Gpu) -> str:
 
 
 def cpu_arguments(settings: EngineSettings) -> dict[str, Any]:
-    """vLLM arguments on a CPU."""
+    """vLLM arguments on a CPU.
+
+    Sampled prompts are not prefilled in chunks: vLLM 0.32 rewinds a request's random generator after a chunk
+    (``gpu_model_runner``: ``gen.set_offset``), which torch's CPU generators cannot do.
+    """
     if packages.installed_kind() == "gpu":
         problem = gpus.find_gpus().problem or "this machine shows no NVIDIA GPU"
         raise EngineError(
@@ -123,7 +132,10 @@ def cpu_arguments(settings: EngineSettings) -> dict[str, Any]:
         )
     seqs = settings.max_num_seqs or CPU_BATCH.max_num_seqs
     tokens = max(settings.max_num_batched_tokens or CPU_BATCH.max_num_batched_tokens, seqs)
-    chosen = {"max_num_seqs": seqs, "max_num_batched_tokens": tokens}
+    chosen: dict[str, Any] = {}
+    if settings.samples:
+        tokens, chosen = max(tokens, settings.max_model_len), {"enable_chunked_prefill": False}
+    chosen |= {"max_num_seqs": seqs, "max_num_batched_tokens": tokens}
     if "VLLM_CPU_KVCACHE_SPACE" not in os.environ:  # vLLM's own variable takes precedence
         chosen["kv_cache_memory_bytes"] = cpu_cache_bytes(settings, seqs, tokens)
     return chosen
@@ -173,6 +185,9 @@ def choose_batch_settings(settings: EngineSettings, gpu: Gpu, model: ModelFacts 
     EngineError if not even a small batch fits. An unknown model is never refused.
     """
     chosen = memory_fit.settings_for_memory(gpu.total_bytes)
+    if settings.generates:
+        # vLLM captures CUDA graphs for up to 512 tokens: a larger batch of texts would decode without them.
+        chosen = BatchSettings(chosen.max_num_batched_tokens, min(chosen.max_num_seqs, GRAPH_TOKENS))
     if model is not None and model.parameters and gpu.total_bytes:
         if model.stored_as == "bitsandbytes" and not settings.quantization:
             raise EngineError(f"{settings.model} is stored in bitsandbytes 4 bit: {_BITSANDBYTES}")

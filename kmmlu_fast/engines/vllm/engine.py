@@ -1,14 +1,12 @@
 """vLLM in process, as an Engine.
 
 In: Requests of token ids. Out: Responses as they finish; the engine's queue is refilled at every step, so it
-never drains. Knows nothing of KMMLU. Sources: vLLM 0.32 ``LLMEngine.add_request``/``step``,
-``SamplingParams.logprob_token_ids``.
+never drains. Knows nothing of KMMLU. Sources: vLLM 0.32 ``LLMEngine.add_request``/``step``.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import gc
 import logging
 import os
@@ -20,18 +18,10 @@ from typing import Any
 
 from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.errors import EngineError, KmmluError
-from kmmlu_fast.core.schema import (
-    Adapter,
-    Candidates,
-    Completion,
-    Continuation,
-    Generation,
-    Request,
-    Response,
-    Want,
-)
+from kmmlu_fast.core.schema import Adapter, Continuation, Generation, Request, Response
 from kmmlu_fast.engines.counters import Counters
 from kmmlu_fast.engines.protocol import FollowUp
+from kmmlu_fast.engines.vllm.card_kernels import gpu_environment
 from kmmlu_fast.engines.vllm.device_arguments import EngineSettings as EngineSettings
 from kmmlu_fast.engines.vllm.device_arguments import (
     cpu_arguments,
@@ -42,14 +32,25 @@ from kmmlu_fast.engines.vllm.device_arguments import (
 from kmmlu_fast.engines.vllm.errors import as_engine_error
 from kmmlu_fast.engines.vllm.late_tokenizer import attach_tokenizer
 from kmmlu_fast.engines.vllm.llm_arguments import llm_arguments
+from kmmlu_fast.engines.vllm.request_mapping import (
+    count_generation_tokens,
+    given_ids_params,
+    parse_request_output,
+    sampling_params,
+)
 from kmmlu_fast.engines.vllm.weight_swap import WeightSwapper
-from kmmlu_fast.machine.device import check_toolchain, first_gpu, prepare_cuda
+from kmmlu_fast.machine.device import check_toolchain, prepare_cuda, weakest_gpu
 from kmmlu_fast.machine.heavy_imports import pause_garbage_collection
+from kmmlu_fast.machine.memory_fit import first_start_note
 
 
-def prepare_environment(gpu: bool) -> None:
-    """Set what vLLM reads at import: quiet, and on a CPU in one process (which starts five times as fast)."""
+def prepare_environment(gpu: bool, model: str = "") -> None:
+    """Set what vLLM reads at import: quiet, on a CPU in one process (which starts five times as fast), on a
+    card without kernels that are compiled at the start, and with time to read the ``model``'s weights.
+    """
     prepare_cuda()
+    for name, value in gpu_environment(model).items() if gpu else ():
+        os.environ.setdefault(name, value)
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     logging.getLogger("torch._library.triton").setLevel(logging.ERROR)
@@ -67,12 +68,14 @@ class VllmEngine:
         served.
         """
         began = time.monotonic()
-        gpu = first_gpu()
-        prepare_environment(gpu is not None)
+        gpu = weakest_gpu(settings.tensor_parallel_size)
+        prepare_environment(gpu is not None, settings.model)
         chosen = gpu_arguments(settings, gpu) if gpu else cpu_arguments(settings)
         if gpu:
             check_toolchain()
             log_note(f"engine: {describe_gpu_arguments(chosen, gpu)}")
+            if note := first_start_note(gpu.capability, gpu.name):
+                log_note(f"engine: {note}")
         from vllm import LLM
 
         self.settings = settings
@@ -91,6 +94,7 @@ class VllmEngine:
         except Exception as error:
             raise as_engine_error(error, "the engine did not start", self._memory) from error
         self._engine = self._llm.llm_engine
+        self._scores_given_ids = bool(getattr(self._engine.vllm_config, "use_v2_model_runner", False))
         cache_config = self._engine.vllm_config.cache_config
         self._cache_tokens = int(getattr(cache_config, "kv_cache_size_tokens", None) or 0)
         self.start_sec = time.monotonic() - began
@@ -165,7 +169,7 @@ class VllmEngine:
 
     def _track_generation_tokens(self, request: Request, sign: int) -> None:
         """Update ``_running_texts``, the prompt and output tokens of all running texts."""
-        prompt, output = _generation_tokens(request)
+        prompt, output = count_generation_tokens(request)
         prompts, outputs = self._running_texts
         self._running_texts = (prompts + sign * prompt, outputs + sign * output)
 
@@ -197,10 +201,13 @@ class VllmEngine:
         prompt = {"prompt_token_ids": list(request.token_ids)}
         active[request_id] = request
         self._track_generation_tokens(request, 1)
-        self._engine.add_request(request_id, prompt, sampling_params(request.want), lora_request=lora)
+        params = sampling_params(request.want)
+        if self._scores_given_ids and isinstance(request.want, Continuation):
+            params = given_ids_params(request.token_ids, request.want.num_tokens)
+        self._engine.add_request(request_id, prompt, params, lora_request=lora)
 
     def _make_response(self, request: Request, output: Any) -> Response:
-        response = _parse_request_output(request, output)
+        response = parse_request_output(request, output)
         self._counters.add(response)
         return response
 
@@ -226,60 +233,3 @@ class VllmEngine:
 
                 cleanup_dist_env_and_memory()
         gc.collect()
-
-
-def _parse_request_output(request: Request, output: Any) -> Response:
-    """vLLM's RequestOutput as a Response."""
-    cached = output.num_cached_tokens or 0
-    match request.want:
-        case Candidates(token_ids):
-            entry = output.outputs[0].logprobs[0]
-            logprobs = tuple(entry[token].logprob for token in token_ids)
-            return Response(request, logprobs, cached_tokens=cached)
-        case Continuation(num_tokens):
-            scored = list(zip(request.token_ids, output.prompt_logprobs, strict=True))[-num_tokens:]
-            total = sum(entry[token].logprob for token, entry in scored)
-            return Response(request, (total,), cached_tokens=cached)
-        case Generation():
-            completions = tuple(
-                Completion(text.text, tuple(text.token_ids), text.finish_reason or "length")
-                for text in output.outputs
-            )
-            return Response(request, completions=completions, cached_tokens=cached)
-
-
-def _generation_tokens(request: Request) -> tuple[int, int]:
-    """Prompt and output tokens that a text may hold in the cache; a scored prompt leaves it at once."""
-    if not isinstance(request.want, Generation):
-        return 0, 0
-    return len(request.token_ids), request.want.max_tokens * request.want.num_samples
-
-
-@functools.lru_cache(maxsize=64)
-def sampling_params(want: Want) -> Any:
-    """vLLM's SamplingParams, one object per ``want``: vLLM copies it per request (not deeply: skip_clone)."""
-    from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind
-
-    common: dict[str, Any] = {"output_kind": RequestOutputKind.FINAL_ONLY, "skip_clone": True}
-    one_token: dict[str, Any] = {"temperature": 0.0, "max_tokens": 1, "detokenize": False, **common}
-    match want:
-        case Candidates(token_ids):
-            ids = list(token_ids)
-            return SamplingParams(logprobs=len(ids), logprob_token_ids=ids, **one_token)
-        case Continuation():
-            return SamplingParams(prompt_logprobs=0, **one_token)
-        case Generation():
-            return SamplingParams(
-                temperature=want.temperature,
-                top_p=want.top_p,
-                n=want.num_samples,
-                max_tokens=want.max_tokens,
-                seed=want.seed,
-                stop=list(want.stop) or None,
-                include_stop_str_in_output=want.include_stop,
-                stop_token_ids=list(want.stop_ids) or None,
-                skip_special_tokens=not want.keep_special,
-                spaces_between_special_tokens=not want.keep_special,
-                **common,
-            )

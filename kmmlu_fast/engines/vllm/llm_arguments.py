@@ -1,7 +1,7 @@
 """The arguments of vLLM's ``LLM``: fixed ones, those chosen for the device, and those for adapters.
 
-In: ``EngineSettings`` and the choices of ``device_arguments``. Out: keyword arguments; EngineError for a rank
-that vLLM does not take. Knows nothing of requests.
+In: ``EngineSettings`` and the choices of ``device_arguments``. Out: keyword arguments; EngineError for
+adapters that vLLM does not take. Knows nothing of requests.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from kmmlu_fast.engines.vllm.device_arguments import EngineSettings
 from kmmlu_fast.engines.vllm.late_tokenizer import can_defer_tokenizer
 from kmmlu_fast.engines.vllm.weight_swap import WORKER
 from kmmlu_fast.machine.device import resolve_auto_dtype
+from kmmlu_fast.machine.model_size import find_model_facts
 
 # Adapters kept in host memory beside the one in a batch: a hundred of rank 64 on a 7B would take 32 GB. vLLM
 # reads the others from their files again.
@@ -52,10 +53,11 @@ def llm_arguments(settings: EngineSettings, chosen: dict[str, Any], on_gpu: bool
         # vLLM's CPU default is 128 tokens, and it reuses whole blocks of a prefix only: with five shots that
         # costs a tenth of the pass.
         arguments |= {"enforce_eager": True, "block_size": 32, **register_fused_norms(WORTH_COMPILING)}
-    return arguments | _lora_arguments(settings) | dict(settings.extra)
+    return arguments | lora_arguments(settings, on_gpu) | dict(settings.extra)
 
 
-def _lora_arguments(settings: EngineSettings) -> dict[str, Any]:
+def lora_arguments(settings: EngineSettings, on_gpu: bool) -> dict[str, Any]:
+    """The arguments for adapters; {} without any."""
     if not settings.max_lora_rank:
         return {}
     rank = next((rank for rank in _RANKS if rank >= settings.max_lora_rank), None)
@@ -63,6 +65,12 @@ def _lora_arguments(settings: EngineSettings) -> dict[str, Any]:
         raise EngineError(
             f"adapter rank {settings.max_lora_rank} is above vLLM's maximum of {_RANKS[-1]}; use"
             " --adapter-mode merge"
+        )
+    facts = None if on_gpu else find_model_facts(settings.model, offline=True)
+    if facts is not None and facts.experts:
+        raise EngineError(
+            "vLLM serves adapters of a mixture of experts on a GPU only (its kernels need Triton); use"
+            " --adapter-mode swap or merge"
         )
     return {
         "enable_lora": True,

@@ -31,13 +31,11 @@ def vllm_engine_settings(
     max_model_len: int,
     path: str | None = None,
 ) -> EngineSettings:
-    """Settings of a vLLM engine. ``path`` replaces the weights (a merged copy), not the tokenizer."""
-    batched_tokens: int | None = config.max_num_batched_tokens
-    extra: tuple[tuple[str, Any], ...] = ()
-    if getattr(config, "temperature", 0.0) > 0 and not has_gpu():
-        batched_tokens, extra = unchunked_prefill_settings(batched_tokens, max_model_len)
-    if config.trust_remote_code:
-        extra = (*extra, ("trust_remote_code", True))
+    """Settings of a vLLM engine. ``path`` replaces the weights (a merged copy), not the tokenizer.
+
+    They are the same wherever the engine opens: what depends on the device is decided there.
+    """
+    extra: tuple[tuple[str, Any], ...] = (("trust_remote_code", True),) if config.trust_remote_code else ()
     return EngineSettings(
         model=path or model.path,
         revision=None if path else model.revision,
@@ -48,27 +46,16 @@ def vllm_engine_settings(
         gpu_memory_utilization=config.gpu_memory_utilization,
         tensor_parallel_size=config.tensor_parallel_size,
         max_num_seqs=config.max_num_seqs,
-        max_num_batched_tokens=batched_tokens,
+        max_num_batched_tokens=config.max_num_batched_tokens,
         load_format=config.load_format,
         seed=config.seed,
         max_lora_rank=max((adapter.rank for adapter in adapters), default=0),
         num_adapters=len(adapters),
         generates=getattr(config, "output_type", None) != "multiple_choice",
         letter_precision=config.letter_precision,
+        samples=getattr(config, "temperature", 0.0) > 0,
         extra=extra,
     )
-
-
-def unchunked_prefill_settings(
-    batched_tokens: int | None, max_model_len: int
-) -> tuple[int, tuple[tuple[str, Any], ...]]:
-    """Tokens per step, and vLLM arguments, so that no prompt is prefilled in chunks.
-
-    vLLM 0.32 rewinds a request's random generator after a chunk (``gpu_model_runner``: ``gen.set_offset``).
-    torch's CPU generators cannot do that: seeded sampling would fail with "CPU Generator does not use
-    offset".
-    """
-    return max(batched_tokens or 2048, max_model_len), (("enable_chunked_prefill", False),)
 
 
 def start_vllm_reporting(settings: EngineSettings) -> VllmEngine:
@@ -87,7 +74,7 @@ def start_vllm_reporting(settings: EngineSettings) -> VllmEngine:
 def start_vllm(settings: EngineSettings) -> VllmEngine:
     """Start vLLM in this process with a shortened import. vLLM needs Ray only for a model on several GPUs."""
     unused = [name for name in UNUSED if name != "ray" or settings.tensor_parallel_size == 1]
-    prepare_environment(has_gpu())
+    prepare_environment(has_gpu(), settings.model)
     gc.collect()  # freezing keeps what is garbage now for good
     with pause_garbage_collection(), hide_packages(unused):
         import vllm.entrypoints.llm  # noqa: F401

@@ -44,7 +44,7 @@ def _pair_json(pair: PairComparison, t: Translator) -> dict[str, Any]:
     document = {name: getattr(pair, name) for name in pair.__dataclass_fields__}
     document |= {name: document[name].to_dicts() for name in ("supercategories", "subjects")}
     document |= {name: asdict(document[name]) for name in ("micro", "macro")}
-    optional = ("clean", "debiased", "letters", "overlap_gap", "moved")
+    optional = ("clean", "debiased", "letters", "forms", "overlap_gap", "moved")
     document |= {name: asdict(document[name]) if document[name] else None for name in optional}
     document |= {
         "endpoints": [asdict(endpoint) for endpoint in pair.endpoints],

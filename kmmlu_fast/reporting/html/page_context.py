@@ -14,20 +14,32 @@ import polars as pl
 
 from kmmlu_fast.analysis.comparison import PairComparison
 from kmmlu_fast.analysis.key_audit import MIN_RUNS
+from kmmlu_fast.analysis.written_forms import summarise_letter_forms
 from kmmlu_fast.core.version import __version__
 from kmmlu_fast.reporting import human_accuracy
 from kmmlu_fast.reporting.charts import answer_figures, drawing, figure_files
 from kmmlu_fast.reporting.charts.figure import Figure
 from kmmlu_fast.reporting.html import sections, tables
 from kmmlu_fast.reporting.report_data import ReportData
-from kmmlu_fast.reporting.wording import error_text, exam_text, reasoning_text
+from kmmlu_fast.reporting.wording import error_text, exam_text, form_text, protocol_text, reasoning_text
 from kmmlu_fast.reporting.wording.language import Translator
 from kmmlu_fast.reporting.wording.recipe_text import key_audit_lines, recipe_sentence
 from kmmlu_fast.runs.run import Run
 
 # Sections in order, and the anchors that differ from the section's name.
 SECTIONS = (
-    *("exams", "summary", "recipes", "all_runs", "charts", "matrix", "key_audit", "reasoning"),
+    *(
+        "exams",
+        "summary",
+        "recipes",
+        "all_runs",
+        "charts",
+        "forms",
+        "protocols",
+        "matrix",
+        "key_audit",
+        "reasoning",
+    ),
     *("all_subjects", "errors_section", "explorer", "facts", "method"),
 )
 PHONE_PX = 340.0  # room for a chart on a phone
@@ -52,6 +64,10 @@ def report_context(
         ],
         "others": tables.verdict_rows(report.pairs, board["runs"], t) if len(report.pairs) > 1 else [],
         "charts": [_render_chart(figure, t) for figure in answer_figures.report_figures(report, plan, t)],
+        "forms": form_text.form_table_rows(runs, t),
+        "form_columns": [t(name) for name in form_text.FORM_COLUMN_KEYS],
+        "protocols": protocol_text.protocol_section(runs, t),
+        "protocol_columns": [t(name) for name in protocol_text.PROTOCOL_COLUMN_KEYS],
         "matrix": tables.subject_matrix(runs, t),
         "key_lines": key_audit_lines(report.key_audit, t) if len(runs) >= MIN_RUNS else [],
         "reasoning": reasoning_text.reasoning_section([(run.name, run.metrics.reasoning) for run in runs], t),
@@ -71,8 +87,10 @@ def report_context(
             "subjects_note", first=focus.first, second=focus.second, count=len(changed)
         )
     shown["nav"] = _navigation_links(shown, t)
-    if few := _few_questions_note(runs, t):
-        shown["hero"]["cautions"] = [*shown["hero"]["cautions"], few]
+    notes = [_few_questions_note(runs, t)]
+    if focus is None and runs[0].predictions is not None:  # a pair's verdict says it itself
+        notes.append(form_text.low_mass_line(summarise_letter_forms(runs[0].predictions), t) or "")
+    shown["hero"]["cautions"] = [*shown["hero"]["cautions"], *filter(None, notes)]
     return shown
 
 

@@ -65,6 +65,8 @@ def print_comparisons(report: ReportData, config: CompareConfig, t: Translator) 
         print_fitted_table(console, board, *keep)
     for pair in report.pairs:
         _print_pair(console, pair, t, brief=len(report.pairs) > 1, by_subject=config.by_subject)
+    if forms := tables.forms_table(report.runs, t):
+        print_fitted_table(console, forms, 2, 3, 4, 5)
     for line in refusal_lines(report, t):
         console.print(Text(one_line(line)), style="yellow", markup=False, soft_wrap=not console.is_terminal)
     for line in recipe_and_audit_lines(report, config, t):

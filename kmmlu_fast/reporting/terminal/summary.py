@@ -12,16 +12,21 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from kmmlu_fast.analysis.protocol_effects import compare_protocols
+from kmmlu_fast.analysis.written_forms import summarise_letter_forms
 from kmmlu_fast.core.untrusted_text import strip_control_characters
 from kmmlu_fast.data.subjects import group_order
 from kmmlu_fast.reporting.charts.answer_figures import FEW
 from kmmlu_fast.reporting.terminal.screens import print_fitted_table, wide_console
+from kmmlu_fast.reporting.terminal.tables import forms_table, protocols_table
 from kmmlu_fast.reporting.wording.early_stopping import (
     decision_lines,
     early_stopping_lines,
     recorded_decisions,
 )
+from kmmlu_fast.reporting.wording.form_text import low_mass_line
 from kmmlu_fast.reporting.wording.language import Translator, format_percent, get_translator
+from kmmlu_fast.reporting.wording.protocol_text import protocol_sentences
 from kmmlu_fast.reporting.wording.reasoning_text import reasoning_lines
 from kmmlu_fast.runs.metrics import SubjectScore, SummaryMetrics, require_summary
 from kmmlu_fast.runs.run import Run
@@ -44,6 +49,8 @@ def print_summary(runs: list[Run], lang: str = "en") -> None:  # noqa: C901 - th
         for title, table in (_headline_table(group, t), _letter_share_table(group, t)):
             console.print(title, highlight=False, markup=False)
             print_fitted_table(console, table, 1, 2, 3, len(table.columns) - 1)
+        if forms := forms_table(group, t, [_state_label(run) for run in group]):
+            print_fitted_table(console, forms, 1, 2, 3, len(forms.columns) - 1)
     for group in complete:
         for run in group:
             _print_notes(console, run, t)
@@ -68,7 +75,21 @@ def _add_exam_title(lines: list[str], run: Run, by_exam: dict[str, list[Run]]) -
 
 
 def _state_label(run: Run) -> str:
-    return strip_control_characters(run.state)
+    protocol = (run.config.get("config") or {}).get("protocol")
+    return strip_control_characters(f"{run.state} [{protocol}]" if protocol else run.state)
+
+
+def print_protocols(runs: list[Run], protocols: list[str], lang: str = "en") -> None:
+    """Per exam and model state, its numbers under each protocol; ``runs``: protocol by protocol."""
+    console, t = wide_console(), get_translator(lang, "report", "summary")
+    each = len(runs) // len(protocols)
+    for place in range(each):
+        group = runs[place::each]
+        rows = compare_protocols(group, protocols)
+        console.print(t("protocols") + f" ({_exam_label(group[0])}, {group[0].state})", markup=False)
+        print_fitted_table(console, protocols_table(rows, t), 1, 5, 6, 7)
+        for line in [*protocol_sentences(rows, t), t("protocols_note")]:
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _exam_label(run: Run) -> str:
@@ -132,7 +153,9 @@ def _letter_share_table(runs: list[Run], t: Translator) -> tuple[str, Table]:
 
 def _print_notes(console: Console, run: Run, t: Translator) -> None:
     metrics, state = _summary_of(run), _state_label(run)
-    lines = []
+    summary = summarise_letter_forms(run.predictions) if run.predictions is not None else None
+    low_mass = low_mass_line(summary, t)
+    lines = [f"{state}: {low_mass}"] if low_mass else []
     enough = [(name, score) for name, score in metrics.subjects.items() if _has_enough_questions(score)]
     weakest = []
     for name, score in sorted(enough, key=lambda item: item[1].accuracy or 0.0)[:5]:

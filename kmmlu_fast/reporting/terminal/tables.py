@@ -17,10 +17,12 @@ from kmmlu_fast.analysis.comparison import PairComparison
 from kmmlu_fast.analysis.headline import Headline
 from kmmlu_fast.analysis.letter_bias.letter_prior import Decomposition
 from kmmlu_fast.analysis.paired import ALPHA, PairedDifference
+from kmmlu_fast.analysis.protocol_effects import ProtocolRow
 from kmmlu_fast.analysis.ranking import RankInterval
 from kmmlu_fast.core.schema import OPTION_LETTERS
 from kmmlu_fast.core.untrusted_text import strip_control_characters
 from kmmlu_fast.reporting.html.tables import supercategory_columns
+from kmmlu_fast.reporting.wording.form_text import FORM_COLUMN_KEYS, form_table_rows
 from kmmlu_fast.reporting.wording.language import (
     Translator,
     format_p_value,
@@ -29,6 +31,7 @@ from kmmlu_fast.reporting.wording.language import (
     format_points_range,
     format_rank,
 )
+from kmmlu_fast.reporting.wording.protocol_text import PROTOCOL_COLUMN_KEYS, protocol_table_rows
 from kmmlu_fast.runs.run import Run
 
 MOST_CHANGED = 8  # subjects shown, by the size of their change
@@ -143,6 +146,25 @@ def letters_table(pair: PairComparison, split: Decomposition, t: Translator) -> 
         table.add_row(*text_cells(letter, *values))
     unparsed = (format_percent(habit.unparsed, 1) for habit in (one, other))
     table.add_row(*text_cells(t("unparsed"), "", *unparsed))
+    return table
+
+
+def protocols_table(rows: Sequence[ProtocolRow], t: Translator) -> Table:
+    """One model under several protocols."""
+    table = _new_table(t("protocol") + ", %", *(t(name) for name in PROTOCOL_COLUMN_KEYS[1:]))
+    for row in protocol_table_rows(rows, t):
+        table.add_row(*text_cells(*row))
+    return table
+
+
+def forms_table(runs: Sequence[Run], t: Translator, names: Sequence[str] = ()) -> Table | None:
+    """Mass and accuracy by the written form of the letters; None if no run has both forms."""
+    rows = form_table_rows(runs, t, names)
+    if not rows:
+        return None
+    table = _new_table(t("forms") + ", %", *(t(name) for name in FORM_COLUMN_KEYS[1:]))
+    for row in rows:
+        table.add_row(*text_cells(*row))
     return table
 
 

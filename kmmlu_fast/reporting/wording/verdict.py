@@ -17,6 +17,12 @@ import polars as pl
 from kmmlu_fast.analysis.comparison import PairComparison
 from kmmlu_fast.analysis.paired import PairedDifference
 from kmmlu_fast.analysis.planning import questions_for_effect
+from kmmlu_fast.reporting.wording.form_text import (
+    form_detail_lines,
+    form_meaning_line,
+    habit_pair,
+    low_mass_cautions,
+)
 from kmmlu_fast.reporting.wording.language import Translator, format_percent, format_points, p_value_clause
 from kmmlu_fast.reporting.wording.letter_habit import (
     interval_values,
@@ -46,10 +52,11 @@ class Verdict:
 
 def word_verdict(pair: PairComparison, t: Translator) -> Verdict:
     """The comparison in sentences."""
-    meaning = letter_meaning_line(pair, t)
+    form, meaning = form_meaning_line(pair, t), _habit_sentence(pair, t)
     gap, clean = _overlap_lines(pair, t)
     candidates = [
         *_headline_caveats(pair, t),
+        *([form] if form else []),
         *([meaning] if meaning else []),
         *gap,
         _subjects_sentence(pair, t),
@@ -61,13 +68,29 @@ def word_verdict(pair: PairComparison, t: Translator) -> Verdict:
         sentences=tuple(candidates[:MOST_SENTENCES]),
         details=(
             *candidates[MOST_SENTENCES:],
-            *letter_split_lines(pair, t),
+            *form_detail_lines(pair, t),
+            *_habit_lines(pair, t),
             *letter_collapse_lines(pair, t),
             *clean,
             *_detail_lines(pair, t),
             *_scope_notes(pair, t),
         ),
     )
+
+
+def _habit_sentence(pair: PairComparison, t: Translator) -> str | None:
+    """What letter habit means for the difference; if the written form moved, for the change in either."""
+    spoken_of = habit_pair(pair)
+    sentence = letter_meaning_line(spoken_of, t) if spoken_of else None
+    return t("in_either_form", sentence=sentence) if sentence and spoken_of is not pair else sentence
+
+
+def _habit_lines(pair: PairComparison, t: Translator) -> list[str]:
+    """The letter split in numbers, of the same difference."""
+    spoken_of = habit_pair(pair)
+    if spoken_of is None or spoken_of is pair:
+        return letter_split_lines(pair, t)
+    return [t("in_either_form", sentence=line) for line in letter_split_lines(spoken_of, t)]
 
 
 def verdict_lines(pair: PairComparison, t: Translator) -> list[str]:
@@ -78,6 +101,7 @@ def verdict_lines(pair: PairComparison, t: Translator) -> list[str]:
 def caution_lines(pair: PairComparison, t: Translator) -> list[str]:
     """What makes the comparison weaker than it looks."""
     lines = circumstance_cautions(pair.prompt_differences, pair.setting_differences, t)
+    lines += low_mass_cautions(pair, t)
     if any(pair.dropped):
         counts = {name: f"{count:,}" for name, count in zip("abc", pair.dropped, strict=True)}
         counts["n"] = f"{pair.micro.n:,}"

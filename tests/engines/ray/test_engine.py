@@ -22,10 +22,10 @@ import pytest
 
 from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.core.errors import EngineError
-from kmmlu_fast.core.schema import Candidates, Generation, Request, Response
+from kmmlu_fast.core.schema import Candidates, Completion, Generation, Request, Response
 from kmmlu_fast.engines.fake import FakeEngine
 from kmmlu_fast.engines.protocol import FollowUp
-from kmmlu_fast.engines.ray.engine import RayEngine, replica_resources
+from kmmlu_fast.engines.ray.engine import RayEngine
 from kmmlu_fast.engines.ray.replica import Replica
 from kmmlu_fast.engines.vllm.engine import VllmEngine
 from kmmlu_fast.evaluation.config import EvalConfig
@@ -292,21 +292,88 @@ def test_the_cases_can_be_sent_to_replicas() -> None:
     assert pickle.loads(pickle.dumps(engine_cases.follow_up)) is engine_cases.follow_up
 
 
-class Cluster:
-    """What a Ray cluster says it has."""
+class DeviceEngine(FakeEngine):
+    """Answers with the GPUs that Ray shows its process, as a text."""
 
-    def __init__(self, **resources: float) -> None:
-        self.cluster_resources = lambda: resources
+    def generate(self, requests: Iterable[Request], follow_up: FollowUp | None = None) -> Iterator[Response]:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        for request in requests:
+            yield Response(request, completions=(Completion(visible, (1,), "stop"),))
 
 
-def test_replicas_get_gpus_or_their_share_of_the_cores() -> None:
-    assert replica_resources(Cluster(CPU=16.0), 3, None, 1, None) == {"num_cpus": 5}
-    assert replica_resources(Cluster(CPU=2.0), 4, None, 1, None) == {"num_cpus": 1}
-    assert replica_resources(Cluster(CPU=16.0, GPU=8.0), 4, None, 2, None) == {"num_gpus": 2, "num_cpus": 1}
-    with pytest.raises(
-        EngineError, match=r"4 replicas of 2 GPU\(s\) need 8, this machine has 4: give fewer --num-replicas"
-    ):
-        replica_resources(Cluster(CPU=16.0, GPU=4.0), 4, None, 2, None)
-    assert (
-        replica_resources(Cluster(CPU=16.0, GPU=4.0), 4, "head:6379", 2, None)["num_gpus"] == 2
-    )  # a cluster may add machines
+@pytest.mark.engine
+def test_replicas_are_placed_on_gpus_that_the_driver_does_not_have() -> None:
+    """Ray's pretended resources: a node that says it has eight GPUs, four replicas of two each."""
+    import ray
+
+    ray.init(address="local", num_cpus=8, num_gpus=8, include_dashboard=False, log_to_driver=False)
+    try:
+        engine = RayEngine(DeviceEngine, 4, gpus_if_any=2, block_requests=1, blocks_in_flight=1)
+        texts = {response.completions[0].text for response in engine.generate(letters(40))}
+        placement = engine.stats()["placement"]
+        engine.close()
+        one = RayEngine(DeviceEngine, 1, gpus_per_replica=0)
+        [response] = one.generate(letters(1))
+        one.close()
+        with pytest.raises(EngineError, match=r"5 replicas of 2 GPU\(s\) need 10, this machine has 8"):
+            RayEngine(DeviceEngine, 5, gpus_per_replica=2)
+    finally:
+        ray.shutdown()
+    assert placement == {"replicas": 4, "num_gpus_per_replica": 2, "num_cpus_per_replica": 1}
+    used = [card for text in texts for card in text.split(",")]
+    assert len(texts) == 4 and sorted(used) == list("01234567"), "every replica has two cards of its own"
+    assert response.completions[0].text == ""  # GPUs were not asked for
+
+
+class EndlessEngine(FakeEngine):
+    """Says in ``diary`` what it answered, slowly enough that a caller can leave in the middle."""
+
+    def __init__(self, diary: Path) -> None:
+        super().__init__()
+        self._diary = diary
+
+    def generate(self, requests: Iterable[Request], follow_up: FollowUp | None = None) -> Iterator[Response]:
+        for response in super().generate(requests, follow_up):
+            time.sleep(0.002)
+            with self._diary.open("a") as diary:
+                diary.write(response.request.key + "\n")
+            yield response
+
+
+def test_abandoned_blocks_are_not_computed_to_their_end(tmp_path: Path) -> None:
+    diary = tmp_path / "diary"
+    replica, errors = Replica(partial(EndlessEngine, diary)), []
+
+    def ask() -> None:
+        try:
+            replica.run(letters(5000), ask_again)
+        except EngineError as error:
+            errors.append(str(error))
+
+    callers = [threading.Thread(target=ask) for _ in range(2)]
+    for caller in callers:
+        caller.start()
+    while not diary.exists() or len(replica._open) < 9000:  # both blocks are there
+        time.sleep(0.001)
+    replica.abandon_blocks()
+    for caller in callers:
+        caller.join(timeout=60)
+    before = len(diary.read_text().splitlines())
+    requests = letters(9, first=100_000)
+    assert by_key(replica.run(requests, None)) == by_key(FakeEngine().generate(requests))
+    answered = diary.read_text().splitlines()
+    assert errors == ["the caller stopped reading the answers"] * 2
+    assert before < 5000 and len(answered) <= before + 9, "what nobody waits for was computed on"
+
+
+def test_blocks_of_others_are_answered_whole_after_an_abandoned_one(tmp_path: Path) -> None:
+    replica = Replica(partial(EndlessEngine, tmp_path / "diary"))
+    replica.abandon_blocks()  # with nothing open
+    requests = [
+        Request(
+            question_id=f"Invented/test/{n}", stage="reason", token_ids=(n,), want=Generation(max_tokens=4)
+        )
+        for n in range(9)
+    ]
+    for _ in range(2):
+        assert by_key(replica.run(requests, ask_again)) == by_key(FakeEngine().generate(requests, ask_again))

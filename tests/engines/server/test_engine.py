@@ -50,12 +50,13 @@ class PretendedServer:
         adapters: tuple[str, ...] = (),
         loads: bool = False,
         exact: bool = True,
+        joined: bool = True,
     ) -> None:
         self.cards = [
             {"id": name, "root": f"/models/{name}", "parent": None, "max_model_len": 100} for name in models
         ]
         self.cards += [{"id": name, "root": f"/adapters/{name}", "parent": models[0]} for name in adapters]
-        self.loads, self.exact = loads, exact
+        self.loads, self.exact, self.joined = loads, exact, joined
         self.faults: list[int | Exception | httpx.Response] = []
         self.requests: list[httpx.Request] = []
         self.bodies: list[dict[str, Any]] = []
@@ -92,9 +93,23 @@ class PretendedServer:
                 404, json={"error": {"message": f"The model `{body['model']}` does not exist."}}
             )
         self.bodies.append(body)
-        draw = random.Random(repr((body["prompt"], body["model"])))
+        prompts = body["prompt"] if isinstance(body["prompt"][0], list) else [body["prompt"]]
+        samples = body.get("n", 1)
+        choices = [
+            {**self._choice(body, prompt), "index": place * samples + sample}
+            for place, prompt in enumerate(prompts if self.joined else prompts[:1])
+            for sample in range(samples)
+        ]
+        usage = {
+            "completion_tokens": 2 * len(prompts),
+            "prompt_tokens_details": {"cached_tokens": 3 * len(prompts)},
+        }
+        return httpx.Response(200, json={"choices": choices[::-1], "usage": usage})
+
+    def _choice(self, body: dict[str, Any], prompt: list[int]) -> dict[str, Any]:
+        draw = random.Random(repr((prompt, body["model"])))
         choice: dict[str, Any] = {
-            "text": f"{body['model']}:{len(body['prompt'])}",
+            "text": f"{body['model']}:{len(prompt)}",
             "finish_reason": "stop",
             "token_ids": [7, 8],
         }
@@ -107,12 +122,9 @@ class PretendedServer:
         elif "logprob_token_ids" in body:
             choice["logprobs"] = {"top_logprobs": [{" A": -0.1, " the": -3.0}]}
         if "prompt_logprobs" in body:
-            tokens = [{str(token): {"logprob": -0.5 * index}} for index, token in enumerate(body["prompt"])]
+            tokens = [{str(token): {"logprob": -0.5 * index}} for index, token in enumerate(prompt)]
             choice["prompt_logprobs"] = [None, *tokens[1:]]
-        usage = {"completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 3}}
-        return httpx.Response(
-            200, json={"choices": [{**choice, "index": i} for i in range(body.get("n", 1))], "usage": usage}
-        )
+        return choice
 
 
 @pytest.fixture
@@ -212,6 +224,81 @@ def test_pulls_lazily_and_keeps_to_the_concurrency(opened: Any) -> None:
     for count, _ in enumerate(stream, start=1):
         assert len(pulled) <= count + 4
     assert count == 50 and server.most <= 4
+
+
+def prompts_of(body: dict[str, Any]) -> list[list[int]]:
+    return body["prompt"] if isinstance(body["prompt"][0], list) else [body["prompt"]]
+
+
+def test_letters_travel_together_and_each_gets_its_own(opened: Any) -> None:
+    server = PretendedServer(adapters=("lora",))
+    lora = Adapter(name="lora", path=Path("lora"), adapter_id=1, rank=4, digest="")
+    requests = [letters(n, lora if n >= 21 else None) for n in range(40)]
+    engine = opened(server, adapters=[lora])
+    before = len(server.bodies)
+    responses = {response.request.key: response for response in engine.generate(requests)}
+    sizes = [len(prompts_of(body)) for body in server.bodies[before:]]
+    assert sorted(sizes) == [3, 5, 8, 8, 8, 8]  # no call holds two models' prompts: 8+8+5 and 8+8+3
+    assert len(responses) == 40
+    for request in requests:
+        draw = random.Random(
+            repr((list(request.token_ids), request.adapter.name if request.adapter else "tiny"))
+        )
+        assert responses[request.key].logprobs == tuple(-draw.uniform(0, 5) for _ in range(4))
+        assert responses[request.key].cached_tokens == 3
+    assert engine.stats()["output_tokens"] == 80 and engine.stats()["cached_tokens"] == 120
+
+
+def test_texts_travel_alone_and_fewer_are_in_flight(opened: Any) -> None:
+    server, pulled = PretendedServer(), []
+
+    def texts(count: int) -> Iterator[Request]:
+        for n in range(count):
+            pulled.append(n)
+            yield Request(
+                question_id=f"Invented/test/{n}",
+                stage="reason",
+                token_ids=(1, n),
+                want=Generation(max_tokens=5),
+            )
+
+    engine = opened(server)
+    before = len(server.bodies)
+    stream = engine.generate(texts(200))
+    next(stream)
+    assert len(pulled) <= 64 + 2
+    list(stream)
+    assert [len(prompts_of(body)) for body in server.bodies[before:]] == [1] * 200 and server.most <= 64
+    pulled.clear()
+    stream = engine.generate(map(letters, range(2000)))
+    next(stream)
+    assert server.most <= 64  # 512 requests in 64 calls
+    stream.close()
+
+
+def test_a_server_that_answers_one_prompt_a_call_is_asked_so(opened: Any) -> None:
+    server = PretendedServer(joined=False)
+    engine = opened(server)
+    before = len(server.bodies)
+    assert len(list(engine.generate(map(letters, range(20))))) == 20
+    assert [len(prompts_of(body)) for body in server.bodies[before:]] == [1] * 20
+
+
+@pytest.mark.parametrize("spoil", ["missing", "doubled"])
+def test_an_answer_for_other_prompts_than_were_sent_is_an_error(opened: Any, spoil: str) -> None:
+    server = PretendedServer()
+    engine = opened(server)
+    complete = server._complete
+
+    def wrong(body: dict[str, Any]) -> httpx.Response:
+        answer = complete(body).json()
+        chosen = answer["choices"]
+        answer["choices"] = chosen[1:] if spoil == "missing" else [*chosen[1:], chosen[1]]
+        return httpx.Response(200, json=answer)
+
+    server._complete = wrong  # type: ignore[method-assign]
+    with pytest.raises(EngineError, match="without the requested values"):
+        list(engine.generate(map(letters, range(8))))
 
 
 def test_follow_ups_join_and_are_counted(opened: Any) -> None:

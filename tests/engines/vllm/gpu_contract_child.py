@@ -95,7 +95,7 @@ def resolve(model: str, case: dict[str, Any], llm: Any) -> dict[str, Any]:
     )
     gpus.list_gpus = lambda: [here]
     llm.seen = None
-    settings = EngineSettings(model=model, max_model_len=1024, load_format="dummy", **case["settings"])
+    settings = EngineSettings(model=model, load_format="dummy", **{"max_model_len": 1024, **case["settings"]})
     try:
         VllmEngine(settings)
     except Exception as error:
@@ -112,8 +112,23 @@ def resolve(model: str, case: dict[str, Any], llm: Any) -> dict[str, Any]:
         "tokens": config.scheduler_config.max_num_batched_tokens,
         "seqs": config.scheduler_config.max_num_seqs,
         "lora_rank": lora and lora.max_lora_rank,
+        "adapters_kept": lora and lora.max_cpu_loras,
         "prefix_caching": config.cache_config.enable_prefix_caching,
+        "kernel": find_kernel(config, case["settings"].get("quantization")),
+        "attention_asked": getattr(config.attention_config.backend, "name", None),
+        "autotune": config.kernel_config.enable_flashinfer_autotune,
+        "sampler": os.environ.get("VLLM_USE_FLASHINFER_SAMPLER"),
+        "ready_timeout": os.environ.get("VLLM_ENGINE_READY_TIMEOUT_S"),
     }
+
+
+def find_kernel(config: Any, quantization: str | None) -> str | None:
+    """vLLM's choice of the fp8 product; with FlashInfer there, as in an image with nvcc."""
+    import fake_card.resolve as by_hand
+    import vllm.model_executor.kernels.linear.scaled_mm.flashinfer as flashinfer
+
+    flashinfer.has_flashinfer = lambda: True
+    return by_hand.find_fp8_kernel(config, quantization)
 
 
 def main() -> None:

@@ -54,8 +54,22 @@ def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModelFacts]:
 def test_the_batch_is_the_cards_size(
     known: dict[str, ModelFacts], gib: float, tokens: int, seqs: int
 ) -> None:
-    arguments = device_arguments.gpu_arguments(EngineSettings(model="small"), card(gib))
-    assert (arguments["max_num_batched_tokens"], arguments["max_num_seqs"]) == (tokens, seqs)
+    letters = device_arguments.gpu_arguments(EngineSettings(model="small", generates=False), card(gib))
+    assert (letters["max_num_batched_tokens"], letters["max_num_seqs"]) == (tokens, seqs)
+    # texts: no more than vLLM captures a graph for
+    texts = device_arguments.gpu_arguments(EngineSettings(model="small"), card(gib))
+    assert (texts["max_num_batched_tokens"], texts["max_num_seqs"]) == (tokens, min(seqs, 512))
+
+
+def test_sampled_prompts_are_not_chunked_on_a_cpu(known: dict[str, ModelFacts]) -> None:
+    plain = device_arguments.cpu_arguments(EngineSettings(model="small", max_model_len=4096))
+    assert plain["max_num_batched_tokens"] == 2048 and "enable_chunked_prefill" not in plain
+    sampled = device_arguments.cpu_arguments(
+        EngineSettings(model="small", max_model_len=4096, max_num_batched_tokens=512, samples=True)
+    )
+    assert sampled["max_num_batched_tokens"] == 4096 and sampled["enable_chunked_prefill"] is False
+    on_card = device_arguments.gpu_arguments(EngineSettings(model="small", samples=True), card(24))
+    assert "enable_chunked_prefill" not in on_card, "a card can rewind its generators"
 
 
 def test_the_users_own_batch_stays_and_holds_all_its_requests(known: dict[str, ModelFacts]) -> None:

@@ -12,11 +12,14 @@ from typing import Any
 
 import pytest
 
+from kmmlu_fast.core.errors import EngineError
 from kmmlu_fast.core.schema import Candidates, Generation, Request, Want
 from kmmlu_fast.engines.vllm import engine as engine_vllm
 from kmmlu_fast.engines.vllm.device_arguments import EngineSettings, describe_known_memory
 from kmmlu_fast.engines.vllm.engine import VllmEngine
 from kmmlu_fast.engines.vllm.errors import as_engine_error
+from kmmlu_fast.engines.vllm.llm_arguments import lora_arguments
+from kmmlu_fast.engines.vllm.request_mapping import sampling_params
 from kmmlu_fast.machine.gpus import Gpu
 
 SHAPE = {
@@ -103,7 +106,7 @@ def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> VllmEngine:
     cache = SimpleNamespace(kv_cache_size_tokens=1000)
     recorder = Recorder()
     recorder.vllm_config = SimpleNamespace(cache_config=cache)
-    monkeypatch.setattr(engine_vllm, "prepare_environment", lambda gpu: None)  # environment variables
+    monkeypatch.setattr(engine_vllm, "prepare_environment", lambda gpu, model: None)  # environment variables
     monkeypatch.setattr(vllm, "LLM", lambda **arguments: SimpleNamespace(llm_engine=recorder))
     (tmp_path / "config.json").write_text(json.dumps(SHAPE))
     made = VllmEngine(EngineSettings(model=str(tmp_path), max_num_seqs=32))
@@ -134,11 +137,26 @@ def test_a_text_larger_than_the_cache_still_goes_alone(engine: VllmEngine) -> No
 
 
 def test_requests_that_are_sampled_alike_share_their_parameters() -> None:
-    one, two = (engine_vllm.sampling_params(Candidates((5, 6, 7, 8))) for _ in range(2))
-    other = engine_vllm.sampling_params(Candidates((5, 6, 7, 9)))
+    one, two = (sampling_params(Candidates((5, 6, 7, 8))) for _ in range(2))
+    other = sampling_params(Candidates((5, 6, 7, 9)))
     assert one is two and one is not other
     assert (
         one.skip_clone and one.logprob_token_ids == [5, 6, 7, 8] and other.logprob_token_ids == [5, 6, 7, 9]
     )
-    text = engine_vllm.sampling_params(Generation(max_tokens=9, temperature=0.5, seed=7, stop=("\n",)))
+    text = sampling_params(Generation(max_tokens=9, temperature=0.5, seed=7, stop=("\n",)))
     assert (text.max_tokens, text.temperature, text.seed, text.stop) == (9, 0.5, 7, ["\n"])
+
+
+def test_a_cpu_serves_no_adapters_of_a_mixture_of_experts(tmp_path: Path) -> None:
+    experts = {"model_type": "qwen3_moe", "num_experts": 4, "num_experts_per_tok": 2}
+    for name, more in (("dense", {}), ("moe", {**experts, "moe_intermediate_size": 64})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps({**SHAPE, **more}))
+    dense, moe = (
+        EngineSettings(model=str(tmp_path / name), max_lora_rank=8, num_adapters=1)
+        for name in ("dense", "moe")
+    )
+    assert lora_arguments(dense, on_gpu=False)["enable_lora"] is True
+    assert lora_arguments(moe, on_gpu=True)["enable_lora"] is True
+    with pytest.raises(EngineError, match=r"on a GPU only .*use --adapter-mode swap or merge"):
+        lora_arguments(moe, on_gpu=False)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
 from kmmlu_fast.core.errors import AdapterError, EngineError
 from kmmlu_fast.core.schema import Adapter
-from kmmlu_fast.engines.vllm.weight_swap import WeightSwapper
+from kmmlu_fast.engines.vllm.weight_swap import SwapWorker, WeightSwapper
+from kmmlu_fast.models import deltas
+from kmmlu_fast.models.deltas import LoraDelta
 
 
 def adapter(name: str) -> Adapter:
@@ -105,3 +111,25 @@ def test_a_cache_that_cannot_be_emptied_counts_as_a_fault() -> None:
         swapper.swap_to(adapter("one"))
     with pytest.raises(EngineError, match="half of it"):
         swapper.check_usable()
+
+
+def test_the_worker_sums_on_its_own_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM's worker on a card has ``device``; here torch's meta device, which computes shapes only."""
+    stored = [(f"layers.{n}.q_proj.weight", torch.zeros(6, 4)) for n in range(3)]
+    loader = SimpleNamespace(get_all_weights=lambda config, model: iter(stored))
+    package = "vllm.model_executor.model_loader"
+    monkeypatch.setitem(sys.modules, package, SimpleNamespace(get_model_loader=lambda config: loader))
+    monkeypatch.setitem(sys.modules, f"{package}.reload", SimpleNamespace(finalize_layerwise_reload=None))
+    change = LoraDelta(up=torch.ones(6, 2), down=torch.ones(2, 4), scale=1.0)
+    monkeypatch.setattr(deltas, "read_lora_deltas", lambda folder: {"layers.1.q_proj": change})
+    written: list[Any] = []
+    worker: Any = SwapWorker()
+    worker.device = torch.device("meta")
+    worker.model_runner = SimpleNamespace(get_model=SimpleNamespace)
+    worker.vllm_config = SimpleNamespace(
+        model_config=SimpleNamespace(dtype=torch.bfloat16), load_config=SimpleNamespace()
+    )
+    worker.reload_weights = lambda weights_iterator: written.extend(weights_iterator)
+    assert worker.write_adapter(str(tmp_path)) == 1
+    [(name, weight)] = written
+    assert name == "layers.1.q_proj.weight" and weight.device.type == "meta"

@@ -1,0 +1,231 @@
+"""Runs the parts of ``bench.gpu`` within ``--minutes``, each in a process of its own.
+
+In: a ``GpuConfig``. Out: one JSON file per part, written at once, then a table and the line of results. The
+time is kept exactly: a part gets what is left, and all its processes are killed when that is over. What did
+not run is "not measured", with the reason, never estimated. Knows nothing of what a part measures.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, PositiveInt
+
+from bench.common import BenchConfig, device_info, finish, note, table, versions
+from bench.gpu_needs import PARTS, Part, missing_packages
+from bench.overhead import QUESTIONS
+from kmmlu_fast.command.flags import parse_config
+from kmmlu_fast.command.run import run_main
+from kmmlu_fast.core.errors import ConfigError
+from kmmlu_fast.core.files import write_json_atomically
+
+TARGET_SEC = {
+    "zero-shot bf16": 120.0,
+    "zero-shot fp8": 75.0,
+    "train 500 x 3": 120.0,
+}  # the issue's targets on one H100
+TARGET_FEWSHOT = 1.3  # times the zero-shot pass
+NOT_MEASURED = "not measured"
+_SET_UP_SEC = 120  # questions and tokenizer; random weights
+_FINISH_SEC = 1.0  # for the table and the files' removal
+_LEAST_SEC = 3.0  # in less than this nothing starts
+
+
+class GpuConfig(BenchConfig):
+    """python -m bench.gpu: the whole set on one GPU, random weights, within --minutes."""
+
+    shape: Literal["ax4-light", "tiny"] = Field("ax4-light", description="the model's shape")
+    questions: PositiveInt = Field(QUESTIONS, description="questions of a full pass")
+    some: PositiveInt = Field(5000, description="questions of the parts that are not a full pass")
+    cot_questions: PositiveInt = Field(2048, description="questions of the chain-of-thought part, at most")
+    train_rows: PositiveInt = Field(500, description="rows that are trained on three times")
+    minutes: float = Field(9.5, gt=0, description="end after this, whatever is running")
+    parts: list[str] = Field([part.name for part in PARTS], description="which parts, comma-separated")
+    parts_dir: Path = Field(
+        Path("out/bench_gpu"), description="each part's JSON goes to a new folder in here, as soon as it ends"
+    )
+
+
+def chosen_parts(names: list[str]) -> list[Part]:
+    """The parts of these names, in their own order; ConfigError for a name that is none."""
+    known = {part.name: part for part in PARTS}
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"--parts {name}: allowed are {', '.join(known)}")
+    return [part for part in PARTS if part.name in names]
+
+
+class Visit:
+    """A deadline, a folder of files for the parts, and a folder of results."""
+
+    def __init__(self, config: GpuConfig, files: Path, results: Path, started: float) -> None:
+        self.config, self.files, self.results = config, files, results
+        self.until = started + config.minutes * 60 - _FINISH_SEC
+        self._made: dict[str, str] = {}  # step of the set-up -> "" or why it failed
+
+    def left_sec(self) -> float:
+        return self.until - time.monotonic()
+
+    def run_part(self, part: Part) -> dict[str, Any]:
+        """The part's result, or why there is none; never raises for a fault of the part."""
+        if missing := missing_packages(part):
+            return {NOT_MEASURED: f"not installed: {', '.join(missing)}"}
+        for step in (["files"] if part.files else []) + (["weights"] if part.weights else []):
+            if step not in self._made:
+                result = self._run_process(["--part", step, *self._sizes()], _SET_UP_SEC)
+                self._made[step] = str(result.get(NOT_MEASURED, ""))
+            if self._made[step]:
+                return {NOT_MEASURED: f"{step} could not be made: {self._made[step]}"}
+        return self._run_process(["--part", part.name, *self._sizes()], part.limit_sec)
+
+    def _sizes(self) -> list[str]:
+        config = self.config
+        numbers = {
+            "shape": config.shape,
+            "questions": config.questions,
+            "some": config.some,
+            "cot-questions": config.cot_questions,
+            "train-rows": config.train_rows,
+            "dataset": config.dataset_name(),
+        }
+        return [word for name, value in numbers.items() for word in (f"--{name}", str(value))]
+
+    def _run_process(self, words: list[str], limit_sec: float) -> dict[str, Any]:
+        limit = min(limit_sec, self.left_sec())
+        if limit < _LEAST_SEC:
+            return {NOT_MEASURED: "no time left"}
+        command = [sys.executable, "-m", "bench.gpu_parts", "--folder", str(self.files), *words]
+        return run_limited(command, limit)
+
+
+def run_limited(command: list[str], limit_sec: float) -> dict[str, Any]:
+    """The JSON object that a command prints last. When the limit is over, or this process is interrupted, all
+    processes of its session are killed.
+    """
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, start_new_session=True
+    )
+    try:
+        out, _ = process.communicate(timeout=limit_sec)
+    except subprocess.TimeoutExpired:
+        return {NOT_MEASURED: f"not done after {limit_sec:.0f} s"}
+    finally:
+        kill_session(process.pid)
+        process.wait()
+    with contextlib.suppress(ValueError, IndexError):
+        result = json.loads(out.strip().splitlines()[-1])
+        if isinstance(result, dict) and process.returncode == 0:
+            return result
+    return {NOT_MEASURED: f"ended with exit code {process.returncode}; its own message is above"}
+
+
+def kill_session(session: int) -> None:
+    """Kill every process of a session, in whatever group: engines start processes of their own."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if os.getsid(int(folder.name)) == session:
+                os.kill(int(folder.name), signal.SIGKILL)
+
+
+def run_parts(visit: Visit, parts: list[Part]) -> dict[str, dict[str, Any]]:
+    """Every part in turn; its result is on disk before the next one starts."""
+    about = {"device": device_info(), "versions": versions(), "shape": visit.config.shape}
+    results: dict[str, dict[str, Any]] = {}
+    for number, part in enumerate(parts, start=1):
+        note(f"{part.name} ({visit.left_sec():.0f} s left)")
+        began = time.monotonic()
+        result = visit.run_part(part)
+        result["part_sec"] = round(time.monotonic() - began, 1)
+        results[part.name] = result
+        slug = re.sub(r"[^a-z0-9]+", "-", part.name.lower()).strip("-")
+        path = visit.results / f"{number:02d}-{slug}.json"
+        write_json_atomically(path, {"part": part.name, "time_utc": _now(), **about, "result": result})
+        note(f"{part.name}: {json.dumps(result)[:300]}")
+    return results
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def new_folder(parent: Path) -> Path:
+    """A new folder in ``parent``, named by the time."""
+    name = _now()[:19].replace(":", "-")
+    for suffix in ("", *(f"-{number}" for number in range(2, 100))):
+        with contextlib.suppress(FileExistsError):
+            (parent / f"{name}{suffix}").mkdir(parents=True)
+            return parent / f"{name}{suffix}"
+    raise ConfigError(f"--parts-dir {parent}: no new folder could be made; give another one")
+
+
+def judge(results: dict[str, Any], full: bool) -> list[dict[str, Any]]:
+    """A row per part: seconds, and for the ``full`` set the target and whether it was reached."""
+    rows = []
+    zero = _seconds(results.get("zero-shot bf16"))
+    for part, result in results.items():
+        sec, target = _seconds(result), None
+        if full:
+            few_shot = TARGET_FEWSHOT * zero if part == "five-shot bf16" and zero else None
+            target = TARGET_SEC.get(part) or few_shot
+        why = result.get(NOT_MEASURED)
+        rows.append(
+            {
+                "part": part,
+                "seconds": NOT_MEASURED if why else sec,
+                "tflop_per_sec": _tflop_per_sec(result),
+                "target_sec": round(target, 1) if target else None,
+                "reached": None if sec is None or target is None else sec < target,
+                "questions_per_sec": result.get("questions_per_sec"),
+                "output_tokens_per_sec": result.get("output_tokens_per_sec"),
+                "share_of_matmul_rate": result.get("share_of_matmul_rate"),
+                "start_sec": result.get("start_sec"),
+                "why": why,
+            }
+        )
+    return rows
+
+
+def _tflop_per_sec(result: dict[str, Any]) -> float | None:
+    rate = result.get("gflop_per_sec")
+    return round((rate["median"] if isinstance(rate, dict) else rate) / 1000, 2) if rate else None
+
+
+def _seconds(result: dict[str, Any] | None) -> float | None:
+    """A pass's seconds, or training's own without loading."""
+    if not result or NOT_MEASURED in result:
+        return None
+    if "card" in result:
+        return round(float(result["card"]["metrics"]["train_sec"]), 1)
+    seconds = result.get("seconds")
+    return seconds["median"] if isinstance(seconds, dict) else seconds
+
+
+def run_visit(argv: list[str] | None, started: float) -> int:
+    """The command: parse, run, print. ``started``: when --minutes began to count (time.monotonic)."""
+
+    def body() -> int:
+        config = parse_config(GpuConfig, argv, "python -m bench.gpu")
+        parts, results_dir = chosen_parts(config.parts), new_folder(config.parts_dir)
+        note(f"results: {results_dir}")
+        with tempfile.TemporaryDirectory() as name:
+            results = run_parts(Visit(config, Path(name), results_dir, started), parts)
+        full = config.shape == "ax4-light" and config.questions == QUESTIONS and config.train_rows == 500
+        rows = judge(results, full)
+        title = f"One device, {config.shape} shape"
+        finish(
+            "gpu", config, argv, {"shape": config.shape, "rows": rows, "parts": results}, [table(title, rows)]
+        )
+        return 0
+
+    return run_main(body)

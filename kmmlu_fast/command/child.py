@@ -1,0 +1,58 @@
+"""Runs a verb in a child process: its memory is freed when it ends, and what it patches stays with it.
+
+In: a verb and its config. Out: nothing; what the verb writes is on disk. Its progress lines go to the logger
+``kmmlu_fast``. Knows nothing of the verbs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import yaml
+
+from kmmlu_fast.command.flags import Config
+from kmmlu_fast.core.console import log_note
+from kmmlu_fast.core.errors import KmmluError
+
+
+def run_verb(verb: str, config: Config, failure: type[KmmluError]) -> None:
+    """Run ``python -m kmmlu_fast.VERB`` with the settings that were given. ``failure`` with the child's last
+    line if it fails; an interrupt ends the child as well.
+    """
+    explicit = config.model_dump(mode="json", include=config.model_fields_set)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, f"{verb}.yaml")
+        file.write_text(yaml.safe_dump(explicit, allow_unicode=True), encoding="utf-8")
+        command = [sys.executable, "-m", f"kmmlu_fast.{verb}", "--config", str(file)]
+        last = ""
+        with subprocess.Popen(
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+        ) as child:
+            assert child.stderr is not None
+            try:
+                for line in child.stderr:
+                    last = line.strip() or last
+                    log_note(line.rstrip())
+            except BaseException:
+                child.terminate()
+                raise
+    if child.returncode:
+        said = last.removeprefix("error: ") or f"{verb} ended with exit code {child.returncode}"
+        raise failure(said)
+
+
+def _end_with_parent() -> None:
+    """In the child: ask Linux for SIGTERM when the parent ends, however it ends. Else a verb that was started
+    by a killed process would go on, and hold its output directory.
+    """
+    set_parent_death_signal = 1
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)

@@ -1,0 +1,1 @@
+"""The search for a recipe: many trainings, scored together on train questions, one confirmed on test."""

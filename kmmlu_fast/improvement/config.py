@@ -1,0 +1,90 @@
+"""The flags of ``python -m kmmlu_fast.improve``.
+
+In: values from YAML and the command line. Out: a frozen ``ImproveConfig``. Knows nothing of what they do.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field, PositiveInt
+
+from kmmlu_fast.data.default_exam import DEFAULT_DATASET
+from kmmlu_fast.engines.config import EngineConfig
+
+# Settings that may differ when a search is continued: they change no answer and no choice made so far.
+_FREE = frozenset({"output_dir", "recipes", "minutes", "gpu_memory_utilization", "max_num_seqs"})
+
+
+class ImproveConfig(EngineConfig):
+    """python -m kmmlu_fast.improve: train many recipes, score them together, confirm the best on test."""
+
+    groups: ClassVar[dict[str, tuple[str, ...]]] = {
+        "search": ("recipes", "rungs", "keep", "seeds", "minutes", "seed"),
+        "data": ("dataset", "dataset_revision", "selection", "weakness"),
+        "confirmation": ("max_questions", "margin", "fewshot_rival"),
+        "output": ("output_dir",),
+    }
+    first: ClassVar[tuple[str, ...]] = (
+        "recipes",
+        "model",
+        "dataset",
+        "output_dir",
+        "rungs",
+        "keep",
+        "seeds",
+        "selection",
+        "max_questions",
+    )
+    examples: ClassVar[tuple[str, ...]] = (
+        "--model demo --dataset sample --recipes configs/recipes/quick.yaml",
+        "--model skt/A.X-4.0-Light --recipes configs/recipes/seed.yaml --minutes 600",
+        "--recipes configs/recipes/seed.yaml --engine ray --num-replicas 4",
+    )
+
+    recipes: Path = Field(description="YAML file with recipes (a list), a grid, or both")
+    output_dir: Path = Field(
+        Path("out/improve"),
+        description="directory of the search; the same command continues what is in it",
+    )
+    dataset: str = Field(
+        DEFAULT_DATASET,
+        description="KMMLU's rows: hub id, directory with the hub's layout, or 'sample' (packaged, CC0)",
+    )
+    dataset_revision: str | None = Field(None, description="revision of the dataset on the hub")
+    selection: PositiveInt = Field(
+        20, description="train questions per subject on which recipes are chosen; never trained on"
+    )
+    weakness: PositiveInt = Field(
+        10, description="train questions per subject that show where the base is weak; never trained on"
+    )
+    rungs: int = Field(
+        2, ge=1, le=6, description="times that recipes are scored while they train; the worse ones stop there"
+    )
+    keep: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description=(
+            "largest share of the recipes that goes on after a rung; 1 drops only what is shown to be worse"
+        ),
+    )
+    seeds: int = Field(2, ge=1, le=10, description="trainings of each recipe in the last rung")
+    minutes: float | None = Field(
+        None, gt=0, description="time for all of it: recipes that would exceed it are not trained"
+    )
+    max_questions: PositiveInt | None = Field(
+        None, description="maximum number of test questions of the confirmation; default: until it is decided"
+    )
+    margin: float = Field(
+        1.0, ge=0, description="confirmation: difference in pp within which the winner counts as equal"
+    )
+    fewshot_rival: int = Field(
+        5, ge=0, le=5, description="also compare with the base given this many examples; 0: do not"
+    )
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that a continued search must share."""
+        values = self.model_dump(mode="json")
+        return {name: value for name, value in values.items() if name not in _FREE}

@@ -1,0 +1,126 @@
+"""The one place of a search that reads test answers: whether the recipe that was chosen is better there.
+
+In: the winner's adapters, chosen on train questions. Out: a ``Confirmation``. Test is asked along the random
+order until the difference is decided, and the look is logged beside the base's run like any other comparison.
+Nothing is chosen from what comes out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from kmmlu_fast.analysis.exact_band import ChangeInterval, exact_change_interval
+from kmmlu_fast.analysis.recipes import RecipeEffect, recipe_effect
+from kmmlu_fast.engines.options import EngineOptions
+from kmmlu_fast.improvement.config import ImproveConfig
+from kmmlu_fast.improvement.workers import Workers
+from kmmlu_fast.runs.run import Run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confirmation:
+    """The winner on test, 0-1."""
+
+    questions: int  # that base and all its adapters answered
+    base: float
+    gains: Mapping[str, ChangeInterval]  # by adapter, over those questions
+    verdicts: Mapping[str, str]  # of the sequential test, by adapter; not for a whole split
+    effect: RecipeEffect | None  # the recipe's, over its seeds; None for a single seed
+    rival: ChangeInterval | None  # the first adapter minus the base with examples in the prompt
+    rival_accuracy: float | None
+    runs: Sequence[str]  # run directories
+
+
+def confirm_winner(
+    config: ImproveConfig,
+    protocol: Mapping[str, Any],
+    adapters: Mapping[str, Path],
+    workers: Workers,
+) -> Confirmation:
+    """Ask base and adapters (by name) on test until it is decided which is better, and the base with examples
+    on the same questions.
+    """
+    common = {**engine_settings(config), "split": "test", "output_dir": config.output_dir / "runs"}
+    limit = {} if config.max_questions is None else {"max_questions": config.max_questions}
+    base, *tuned = workers.evaluate(
+        {
+            **common,
+            **protocol,
+            **limit,
+            "adapter": [f"{name}={path}" for name, path in adapters.items()],
+            "until_decided": True,
+            "margin": config.margin,
+        }
+    )
+    joined = _join_answers([base, *tuned])
+    rival: Run | None = None
+    if config.fewshot_rival and protocol.get("num_fewshot", 0) != config.fewshot_rival:
+        settings = {**common, **protocol, "num_fewshot": config.fewshot_rival, "questions": len(joined)}
+        (rival,) = workers.evaluate(settings)
+    names = list(adapters)
+    gains = {
+        name: _paired_change(joined["run_0"], joined[f"run_{place}"]) for place, name in enumerate(names, 1)
+    }
+    effect = None
+    if len(tuned) > 1:
+        ids = joined.select("question_id")
+        shared = [_restrict(run, ids) for run in (base, *tuned)]
+        effect = recipe_effect("winner", shared[0], shared[1:])
+    beyond, accuracy = _compare_with_rival(tuned[0], rival)
+    return Confirmation(
+        questions=len(joined),
+        base=float(joined["run_0"].mean()),  # type: ignore[arg-type]
+        gains=gains,
+        verdicts=_sequential_verdicts(names, tuned),
+        effect=effect,
+        rival=beyond,
+        rival_accuracy=accuracy,
+        runs=[str(run.path) for run in (base, *tuned, *([rival] if rival else []))],
+    )
+
+
+def engine_settings(config: ImproveConfig) -> dict[str, Any]:
+    """What a search passes on to ``eval``: model, data, and every option of the engine that was given."""
+    passed = {*EngineOptions.model_fields, "dataset", "dataset_revision"}
+    given = {name: getattr(config, name) for name in sorted(passed & config.model_fields_set)}
+    return {"model": config.model, "dataset": config.dataset, "seed": config.seed, **given}
+
+
+def _join_answers(runs: Sequence[Run]) -> pl.DataFrame:
+    """question_id, and run_0, run_1, ... (right or wrong) on the questions that all of them answered."""
+    joined = runs[0].frame.select("question_id", pl.col("correct").alias("run_0"))
+    for place, run in enumerate(runs[1:], 1):
+        other = run.frame.select("question_id", pl.col("correct").alias(f"run_{place}"))
+        joined = joined.join(other, on="question_id", how="inner", maintain_order="left")
+    return joined
+
+
+def _paired_change(before: pl.Series, after: pl.Series) -> ChangeInterval:
+    return exact_change_interval(int((after & ~before).sum()), int((before & ~after).sum()), len(before))
+
+
+def _restrict(run: Run, ids: pl.DataFrame) -> Run:
+    frame = ids.join(run.frame, on="question_id", how="inner", maintain_order="left")
+    return replace(run, predictions=frame)
+
+
+def _compare_with_rival(tuned: Run, rival: Run | None) -> tuple[ChangeInterval | None, float | None]:
+    if rival is None:
+        return None, None
+    joined = _join_answers([rival, tuned])
+    return _paired_change(joined["run_0"], joined["run_1"]), float(joined["run_0"].mean())  # type: ignore[arg-type]
+
+
+def _sequential_verdicts(names: Sequence[str], runs: Sequence[Run]) -> dict[str, str]:
+    """What the sequential test decided, by adapter."""
+    verdicts = {}
+    for name, run in zip(names, runs, strict=True):
+        decision = run.pass_metrics.decision
+        if decision and decision.get("verdict"):
+            verdicts[name] = str(decision["verdict"])
+    return verdicts

@@ -1,0 +1,197 @@
+"""Recipes: which rows are drawn, how an adapter is trained on them, and how it is asked.
+
+In: a YAML file with a list, a grid, or both. Out: ``Recipe`` records with distinct names; ConfigError that
+names the recipe, the setting and what is allowed. Knows nothing of searching.
+
+    common:                       # in every recipe
+      effective_batch: 16
+    recipes:                      # a list
+      - {name: letters, size: 1000}
+    grid:                         # every combination
+      size: [1000, 2000]
+      learning_rate: [1.0e-4, 2.0e-4]
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kmmlu_fast.command.flags import build_config, find_shipped_file
+from kmmlu_fast.core.digests import compute_fingerprint
+from kmmlu_fast.core.errors import ConfigError
+from kmmlu_fast.core.files import make_ascii_slug
+from kmmlu_fast.core.reading import read_text
+from kmmlu_fast.sampling.config import SampleConfig
+from kmmlu_fast.training.config import TrainConfig
+
+DRAWN = (
+    "size",
+    "strategy",
+    "weak_share",
+    "weak_fraction",
+    "weak_subjects",
+    "weak_prior",
+    "subjects",
+    "permute_options",
+    "max_repeats",
+    "rationale",
+    "rationale_samples",
+    "rationale_tokens",
+)
+TRAINED = (
+    "r",
+    "lora_alpha",
+    "lora_dropout",
+    "target_modules",
+    "use_rslora",
+    "use_dora",
+    "neftune_noise_alpha",
+    "load_in_4bit",
+    "num_train_epochs",
+    "learning_rate",
+    "lr_scheduler_type",
+    "warmup_ratio",
+    "weight_decay",
+    "effective_batch",
+    "rotate_options",
+    "max_seq_length",
+    "prompt_style",
+)
+ASKED = ("num_fewshot",)
+SETTINGS = (*DRAWN, *TRAINED, *ASKED)
+_SECTIONS = ("common", "recipes", "grid")
+MOST_RECIPES = 200
+# Rungs continue one training, so its learning rate must not fall before the last of them.
+_DEFAULTS: dict[str, Any] = {"lr_scheduler_type": "warmup_stable_decay"}
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One recipe: only the settings that the file gives, by name."""
+
+    name: str
+    settings: Mapping[str, Any]
+
+    def part(self, names: Sequence[str]) -> dict[str, Any]:
+        """Its settings among ``names``."""
+        given = {**_DEFAULTS, **self.settings}
+        return {name: given[name] for name in names if name in given}
+
+    @property
+    def rows_digest(self) -> str:
+        """Recipes with the same digest are trained on the same rows."""
+        return compute_fingerprint({"rows": self.part(DRAWN)}, 12)
+
+    @property
+    def protocol(self) -> tuple[str, int]:
+        """Prompt style and number of examples: recipes that share it are asked by one engine."""
+        return str(self.settings.get("prompt_style", "lm-eval")), int(self.settings.get("num_fewshot", 0))
+
+
+def read_recipes(path: Path) -> list[Recipe]:
+    """The recipes of a file, in its order; a grid's come after the list's."""
+    file = find_shipped_file(path, "--recipes")
+    where = f"--recipes {path}"
+    try:
+        content = yaml.safe_load(read_text(file, ConfigError))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: is not YAML ({' '.join(str(error).split())[:200]})") from error
+    if not isinstance(content, dict) or not content.keys() & {"recipes", "grid"}:
+        raise ConfigError(f"{where}: needs recipes (a list) or grid (a setting with its values each)")
+    unknown = [str(name) for name in content if name not in _SECTIONS]
+    if unknown:
+        raise ConfigError(f"{where}: {unknown[0]} is not a section; allowed are {', '.join(_SECTIONS)}")
+    common = _check_mapping(content.get("common"), f"{where}: common")
+    listed = enumerate(_listed(content, where), 1)
+    recipes = [_build_recipe(common, one, f"{where}: recipe {number}") for number, one in listed]
+    recipes += _expand_grid(common, _check_mapping(content.get("grid"), f"{where}: grid"), where)
+    _check_distinct(recipes, where)
+    return recipes
+
+
+def _check_mapping(value: Any, where: str) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ConfigError(f"{where} is not a mapping of settings to values")
+    return value
+
+
+def _listed(content: dict[str, Any], where: str) -> list[Any]:
+    entries = content.get("recipes") or []
+    if not isinstance(entries, list):
+        raise ConfigError(f"{where}: recipes is not a list")
+    return entries
+
+
+def _expand_grid(common: dict[str, Any], grid: dict[str, Any], where: str) -> list[Recipe]:
+    if not grid:
+        return []
+    single = [name for name, values in grid.items() if not isinstance(values, list) or not values]
+    if single:
+        raise ConfigError(f"{where}: grid: {single[0]} needs a list of values; a single one goes into common")
+    count = 1
+    for values in grid.values():
+        count *= len(values)
+    if count > MOST_RECIPES:
+        raise ConfigError(f"{where}: the grid has {count:,} combinations; at most {MOST_RECIPES} are tried")
+    recipes = []
+    for values in itertools.product(*grid.values()):
+        chosen = dict(zip(grid, values, strict=True))
+        name = "-".join(_short_text(setting, value) for setting, value in chosen.items())
+        recipes.append(_build_recipe(common, {"name": name, **chosen}, f"{where}: {name}"))
+    return recipes
+
+
+def _short_text(setting: str, value: Any) -> str:
+    shown = f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{setting.replace('_', '')}{shown}"
+
+
+def _build_recipe(common: dict[str, Any], given: Any, where: str) -> Recipe:
+    """A checked recipe: its settings are those of ``sample``, ``train`` and ``eval``."""
+    entry = _check_mapping(given, where)
+    settings = {**common, **{name: value for name, value in entry.items() if name != "name"}}
+    for name in settings:
+        if name not in SETTINGS:
+            near = difflib.get_close_matches(str(name), SETTINGS, 1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise ConfigError(f"{where}: {name} is not a setting: {hint}(allowed are {', '.join(SETTINGS)})")
+    name = str(entry.get("name") or "-".join(_short_text(*item) for item in entry.items()) or "default")
+    recipe = Recipe(make_ascii_slug(name), settings)
+    fewshot = settings.get("num_fewshot", 0)
+    if isinstance(fewshot, bool) or not isinstance(fewshot, int) or not 0 <= fewshot <= 5:
+        raise ConfigError(f"{where}: num_fewshot {fewshot!r} is not a number from 0 to 5")
+    try:
+        build_config(SampleConfig, **recipe.part(DRAWN))
+        build_config(TrainConfig, data=["rows.jsonl"], held_out=0, keep="last", **recipe.part(TRAINED))
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    return recipe
+
+
+def _check_distinct(recipes: Sequence[Recipe], where: str) -> None:
+    if len(recipes) < 2:
+        raise ConfigError(f"{where}: holds {len(recipes)} recipe; a search needs at least 2")
+    if len(recipes) > MOST_RECIPES:
+        raise ConfigError(f"{where}: holds {len(recipes)} recipes; at most {MOST_RECIPES} are tried")
+    names = Counter(recipe.name for recipe in recipes)
+    repeated = [name for name, count in names.items() if count > 1]
+    if repeated:
+        raise ConfigError(f"{where}: two recipes are called {repeated[0]}; give them names of their own")
+    digests: dict[str, str] = {}
+    for recipe in recipes:
+        digest = compute_fingerprint({"settings": {**_DEFAULTS, **recipe.settings}})
+        if digest in digests:
+            raise ConfigError(
+                f"{where}: {digests[digest]} and {recipe.name} have the same settings; remove one"
+            )
+        digests[digest] = recipe.name

@@ -1,0 +1,180 @@
+"""What a search says: the table of recipes, the confirmed gain, the ingredients, the command that reproduces.
+
+In: an ``ImproveConfig`` and a ``SearchResult``. Out: rows and sentences. Knows nothing of files.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kmmlu_fast.analysis.best_of import shrink_best
+from kmmlu_fast.analysis.exact_band import ChangeInterval, exact_change_interval
+from kmmlu_fast.improvement.config import ImproveConfig
+from kmmlu_fast.improvement.recipes import TRAINED, Recipe
+from kmmlu_fast.improvement.search import SearchResult
+
+LEAST_DEGREES = 8  # of freedom that must be left to speak of ingredients
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecipeRow:
+    """One recipe in the table."""
+
+    name: str
+    rung: int  # the last one it was scored at; -1: it was not trained
+    gain: ChangeInterval | None  # on the selection questions, of its first seed
+    mean_gain: float | None  # over seeds
+    fate: str
+
+
+def recipe_rows(result: SearchResult) -> list[RecipeRow]:
+    """The recipes, best first: the winner, those of the last rung, then those dropped, latest first."""
+    rows = [_describe_recipe(recipe, result) for recipe in result.recipes]
+    return sorted(rows, key=lambda row: (row.rung, row.mean_gain or 0.0), reverse=True)
+
+
+def _describe_recipe(recipe: Recipe, result: SearchResult) -> RecipeRow:
+    scored = [scores for scores in result.rungs if recipe.name in scores.recipes]
+    fate = "winner" if recipe == result.winner else "last rung"
+    if recipe.name in result.dropped:
+        fate = result.dropped[recipe.name].reason
+    if not scored:
+        return RecipeRow(name=recipe.name, rung=-1, gain=None, mean_gain=None, fate=fate)
+    last = scored[-1]
+    plain = last.base[min(last.base, key=lambda protocol: protocol[1])]
+    first = last.recipes[recipe.name][0]
+    gain = exact_change_interval(int((first & ~plain).sum()), int((plain & ~first).sum()), len(plain))
+    return RecipeRow(name=recipe.name, rung=last.rung, gain=gain, mean_gain=last.gain(recipe), fate=fate)
+
+
+def shrunk_selection_gain(result: SearchResult) -> float | None:
+    """The winner's gain on the selection questions without the luck of having been chosen; None if too few
+    recipes were scored.
+    """
+    rows = [row for row in recipe_rows(result) if row.gain is not None and row.mean_gain is not None]
+    gains = [row.mean_gain or 0.0 for row in rows]
+    errors = [max((row.gain.high - row.gain.low) / 4, 1e-6) for row in rows if row.gain is not None]
+    best = next((place for place, row in enumerate(rows) if row.name == result.winner.name), None)
+    estimate = shrink_best(gains, errors) if best is not None else None
+    return None if estimate is None else min(estimate.value, gains[best or 0])
+
+
+def summary_lines(config: ImproveConfig, result: SearchResult) -> list[str]:
+    """The whole summary as lines of text."""
+    lines = ["recipe                          rung  gain on selection (95 %)        outcome"]
+    for row in recipe_rows(result):
+        shown = "-" if row.gain is None else f"{_points(row.mean_gain)} ({_range(row.gain)})"
+        lines.append(f"{row.name:<30}  {row.rung + 1 or '-':>4}  {shown:<30}  {row.fate}")
+    said = [*verdict_sentences(result), *ingredient_lines(result), *reproduce_lines(config, result)]
+    return [*lines, "", *said]
+
+
+def verdict_sentences(result: SearchResult) -> list[str]:
+    """What is known about the winner: on test, on the selection questions, against the base with examples."""
+    found, winner = result.confirmation, result.winner
+    first = next(iter(found.gains))
+    gain = found.gains[first]
+    sentences = [
+        f"{winner.name} on {found.questions:,} test questions: {_points(gain.value)} ({_range(gain)}) against"
+        f" the base's {found.base:.1%}."
+    ]
+    verdicts = sorted(set(found.verdicts.values()))
+    if verdicts:
+        sentences.append(f"Sequential test: {', '.join(verdicts)}.")
+    if found.effect is not None:
+        effect = found.effect
+        sentences.append(
+            f"The recipe over {len(effect.effects)} seeds: {_points(effect.effect)} ({_points(effect.low)} to"
+            f" {_points(effect.high)}; the interval covers another seed as well)."
+        )
+    shrunk = shrunk_selection_gain(result)
+    if shrunk is not None:
+        raw = result.rungs[-1].gain(winner)
+        sentences.append(
+            f"On the selection questions it gained {_points(raw)}, {_points(shrunk)} without the luck of"
+            f" being the best of {len(result.recipes)}."
+        )
+    if found.rival is not None:
+        relation = "is not shown to differ from"
+        if found.rival.excludes_zero:
+            relation = "beats" if found.rival.value > 0 else "is worse than"
+        sentences.append(
+            f"It {relation} the base with examples in the prompt ({found.rival_accuracy:.1%}):"
+            f" {_points(found.rival.value)} ({_range(found.rival)})."
+        )
+    return sentences
+
+
+def ingredient_lines(result: SearchResult) -> list[str]:
+    """Which settings the gains of the first rung go with, by least squares; or that there are too few
+    recipes to say.
+    """
+    recipes = [recipe for recipe in result.recipes if recipe.name in result.rungs[0].recipes]
+    columns = _setting_columns(recipes)
+    left = len(recipes) - 1 - len(columns)
+    if not columns:
+        return []
+    if left < LEAST_DEGREES:
+        return [
+            f"Ingredients: too few recipes ({len(recipes)}, with {len(columns)} settings that vary) to tell"
+            " which setting helps."
+        ]
+    gains = np.array([result.rungs[0].gain(recipe) for recipe in recipes])
+    design = np.column_stack([np.ones(len(recipes)), *columns.values()])
+    weights, _, rank, _ = np.linalg.lstsq(design, gains, rcond=None)
+    if rank < design.shape[1]:
+        return ["Ingredients: settings vary together, so their parts cannot be told apart."]
+    error = np.sqrt(float(((gains - design @ weights) ** 2).sum()) / left)
+    errors = error * np.sqrt(np.diag(np.linalg.inv(design.T @ design)))
+    lines = ["Ingredients (first rung, least squares, exploratory):"]
+    for name, weight, one_error in zip(columns, weights[1:], errors[1:], strict=True):
+        lines.append(f"  {name}: {_points(float(weight))} +- {100 * 2 * float(one_error):.1f}")
+    return lines
+
+
+def _setting_columns(recipes: Sequence[Recipe]) -> dict[str, Any]:
+    """One 0/1 column per value of a setting that varies, the first value being the reference."""
+    columns: dict[str, Any] = {}
+    for setting in dict.fromkeys(name for recipe in recipes for name in recipe.settings):
+        values = [str(recipe.settings.get(setting, "default")) for recipe in recipes]
+        for value in list(dict.fromkeys(values))[1:]:
+            columns[f"{setting} {value}"] = np.array([float(each == value) for each in values])
+    return columns
+
+
+def reproduce_lines(config: ImproveConfig, result: SearchResult) -> list[str]:
+    """The command that trains the winner alone: the same adapter, for a pause changes nothing."""
+    settings: Mapping[str, Any] = {
+        "data": str(result.rows),
+        "output_dir": "out/lora",
+        "model": config.model,
+        "dataset": config.dataset,
+        "held_out": 0,
+        "keep": "last",
+        "seed": config.seed,
+        **result.winner.part(TRAINED),
+    }
+    words = ["python", "-m", "kmmlu_fast.train"]
+    for name, value in settings.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        elif isinstance(value, list):
+            words += [f"--{flag}", ",".join(map(str, value))]
+        else:
+            words += [f"--{flag}", str(value)]
+    where = next(iter(result.adapters.values()))
+    return [f"The winner's adapter: {where}", f"The winner alone: {shlex.join(words)}"]
+
+
+def _points(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:+.1f} pp"
+
+
+def _range(interval: ChangeInterval) -> str:
+    return f"{100 * interval.low:+.1f} to {100 * interval.high:+.1f}"

@@ -1,0 +1,131 @@
+"""One look at a training: the letters that the model would answer now, against those before its first step.
+
+In: predictions of the fixed questions now and at step 0, the number of the look. Out: a ``Look``, its log
+entry, and why the training should stop. Pure. Knows nothing of trainers or models.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from kmmlu_fast.analysis.exact_band import ChangeInterval, exact_change_band, exact_change_p_value
+
+StopRule = Literal["worse", "collapsed"]
+COLLAPSE_SHARE = 0.60  # of the predictions on one letter
+
+
+@dataclass(frozen=True, slots=True)
+class AnsweredQuestion:
+    """A question's key and the letter that was predicted for it."""
+
+    answer: str
+    prediction: str | None
+
+    @property
+    def correct(self) -> bool:
+        return self.prediction == self.answer
+
+
+Answers = Mapping[str, AnsweredQuestion]  # by question id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """The model after ``step``. Shares and differences are 0-1."""
+
+    step: int
+    number: int  # 0: before the first step
+    questions: int
+    accuracy: float
+    difference: ChangeInterval | None  # of accuracy, to step 0; None for step 0 itself
+    p_value: float | None  # of this look alone, not corrected
+    letter_share: dict[str, float]
+    collapsed: str | None  # the letter that predictions collapsed onto since step 0
+    losses: dict[str, float] = field(default_factory=dict)  # nats per token of plain text, by language
+
+    def log_entry(self, exam: str) -> dict[str, float]:
+        """Names and numbers for a trainer's log."""
+        entry = {f"{exam}/accuracy": self.accuracy, f"{exam}/questions": float(self.questions)}
+        if self.difference is not None:
+            entry[f"{exam}/difference"] = self.difference.value
+            entry[f"{exam}/difference_low"] = self.difference.low
+            entry[f"{exam}/difference_high"] = self.difference.high
+        entry |= {f"{exam}/share_{letter}": share for letter, share in self.letter_share.items()}
+        return entry | {f"forgetting/loss_{language}": loss for language, loss in self.losses.items()}
+
+    def stop_reason(self, rule: StopRule | None) -> str | None:
+        """Why training should stop by ``rule``; None: it should go on."""
+        band = self.difference
+        if band is None or rule is None:
+            return None
+        if self.collapsed is not None:
+            share = self.letter_share[self.collapsed]
+            return f"{share:.0%} of the predictions are {self.collapsed}: they collapsed onto one letter"
+        if rule == "worse" and band.high < 0:
+            return (
+                f"accuracy is worse than before training by {-band.value:.1%}"
+                f" ({-band.high:.1%} to {-band.low:.1%}, valid over all looks)"
+            )
+        return None
+
+    def __str__(self) -> str:
+        shares = " ".join(f"{letter} {share:.0%}" for letter, share in self.letter_share.items())
+        text = f"step {self.step}: accuracy {self.accuracy:.1%} of {self.questions} questions"
+        if self.difference is not None:
+            band = self.difference
+            text += f", {band.value:+.1%} ({band.low:+.1%} to {band.high:+.1%}, valid over all looks)"
+        return f"{text}, predicted {shares}"
+
+
+def compare_with_start(
+    step: int, number: int, now: Answers, before: Answers | None, losses: dict[str, float]
+) -> Look:
+    """The look of ``now``, which holds some or all questions of ``before``; None: this is the start."""
+    letters = sorted(
+        {"A", "B", "C", "D"} | {answer.prediction for answer in now.values() if answer.prediction}
+    )
+    counts = Counter(answer.prediction for answer in now.values())
+    shares = {letter: counts[letter] / len(now) for letter in letters}
+    correct = sum(answer.correct for answer in now.values())
+    band, p_value, collapsed = None, None, None
+    if before is not None:
+        gained, lost = _count_changes(
+            {name: before[name].correct for name in now}, {name: now[name].correct for name in now}
+        )
+        band = exact_change_band(gained, lost, len(now), number)
+        p_value = exact_change_p_value(gained, lost)
+        collapsed = _find_collapse(number, now, before, shares)
+    return Look(
+        step=step,
+        number=number,
+        questions=len(now),
+        accuracy=correct / len(now),
+        difference=band,
+        p_value=p_value,
+        letter_share=shares,
+        collapsed=collapsed,
+        losses=losses,
+    )
+
+
+def _find_collapse(number: int, now: Answers, before: Answers, shares: dict[str, float]) -> str | None:
+    """The most frequent letter, if it has over 60 % of the predictions and its rise since step 0 is shown.
+
+    A base that answers "A" from the start has not collapsed.
+    """
+    letter = max(shares, key=lambda name: shares[name])
+    gained, lost = _count_changes(
+        {name: before[name].prediction == letter for name in now},
+        {name: now[name].prediction == letter for name in now},
+    )
+    rise = exact_change_band(gained, lost, len(now), number, among=len(shares))
+    return letter if shares[letter] > COLLAPSE_SHARE and rise.low > 0 else None
+
+
+def _count_changes(before: Mapping[str, bool], now: Mapping[str, bool]) -> tuple[int, int]:
+    """How many became true, and how many false."""
+    gained = sum(now[name] and not before[name] for name in now)
+    return gained, sum(before[name] and not now[name] for name in now)

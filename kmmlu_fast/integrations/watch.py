@@ -1,0 +1,333 @@
+"""``watch(trainer)``: the KMMLU curve while a transformers, TRL or Unsloth trainer trains.
+
+In: a trainer that has not started. Out: a callback in it, which asks the model in memory a fixed set of
+questions between steps, and logs what it finds to wherever the trainer reports. Nothing is trained on, the
+model is left as it was, and the test split is asked only if that is requested and counted.
+
+transformers gives callbacks no trainer, and runs reporters before other callbacks, so the callback holds the
+trainer and logs through ``trainer.log``. It does so in evaluation mode: in training mode TRL's ``log`` would
+take its own averages along and start them again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kmmlu_fast.analysis.error_spending import next_level
+from kmmlu_fast.command.flags import build_config
+from kmmlu_fast.core.console import log_note
+from kmmlu_fast.core.digests import compute_fingerprint
+from kmmlu_fast.core.errors import ConfigError, KmmluError
+from kmmlu_fast.core.files import read_json, write_json_atomically
+from kmmlu_fast.data.default_exam import DEFAULT_DATASET, DEFAULT_EXAM
+from kmmlu_fast.evaluation.config import EvalConfig
+from kmmlu_fast.integrations.asked_questions import AskedQuestions, choose_asked_questions
+from kmmlu_fast.integrations.live_model import LiveModel
+from kmmlu_fast.integrations.look import AnsweredQuestion, Look, StopRule, compare_with_start
+from kmmlu_fast.integrations.look_schedule import FEWEST_QUESTIONS, LookSchedule
+from kmmlu_fast.integrations.text_loss import text_loss_requests, text_losses
+from kmmlu_fast.machine.extras import require_modules
+from kmmlu_fast.runs.comparison_log import LoggedComparison, log_comparisons
+
+RECORD = "kmmlu_watch.json"  # in the trainer's output directory: the answers before the first step
+_TIMED_QUESTIONS = 16
+
+
+class Watch:
+    """What ``watch`` returns: ``looks`` so far, ``notes``, and ``stopped`` (why it stopped the training)."""
+
+    def __init__(
+        self,
+        trainer: Any,
+        asked: AskedQuestions,
+        *,
+        exam: str,
+        share_of_time: float | None,
+        every: int | None,
+        stop_when: StopRule | None,
+        base_run: Path | None,
+    ) -> None:
+        self._trainer, self._asked, self._exam = trainer, asked, exam
+        self._stop_when, self._base_run = stop_when, base_run
+        self._model = LiveModel(trainer)
+        self._texts = text_loss_requests(_text_tokenizer(trainer))
+        self._share, self._every = share_of_time, every
+        self._schedule: LookSchedule | None = None
+        self._start: dict[str, AnsweredQuestion] | None = None
+        self._restored_looks = 0  # of the training that is resumed
+        self._training = compute_fingerprint({"started": time.time_ns(), "exam": exam}, 32)
+        self.looks: list[Look] = []
+        self.notes: list[str] = list(asked.notes)
+        self.stopped: str | None = None
+
+    @property
+    def share_of_time(self) -> float:
+        """The share of the training's time that looking has taken."""
+        return self._schedule.share_so_far(time.monotonic()) if self._schedule else 0.0
+
+    def begin_training(self, step: int, total_steps: int) -> None:
+        """Call before the first step of a training, or of the part that is resumed at ``step``."""
+        self._schedule = LookSchedule(
+            share=self._share,
+            every=self._every,
+            total_steps=total_steps,
+            first_step=step,
+            started_sec=time.monotonic(),
+        )
+        if step > 0:
+            self._restore_start(step)
+
+    def look_before_first_update(self, step: int) -> None:
+        """Call when the first step's gradients are known and no weight has changed."""
+        if self._schedule is None or self._schedule.looks or self._schedule.questions:
+            return
+        step_sec = time.monotonic() - self._schedule.started_sec
+        began_sec = time.monotonic()
+        timed = self._ask(0, min(_TIMED_QUESTIONS, len(self._asked.items)))
+        per_question_sec = (time.monotonic() - began_sec) / len(timed)
+        count = self._schedule.question_count(len(self._asked.items), per_question_sec, step_sec)
+        if count == 0:
+            needed = self._schedule.needed_share(per_question_sec, step_sec)
+            self._add_note(
+                f"this training is too short to be watched in {self._share:.0%} of its time: asking"
+                f" {FEWEST_QUESTIONS} questions twice needs about {needed:.0%}; give share_of_time or every"
+            )
+            self._schedule = None
+            return
+        if self._start is not None:  # of the training that is resumed
+            self._schedule.add_look(time.monotonic() - began_sec, len(timed))
+            self._schedule.questions = len(self._start)
+            return
+        self._start = timed | self._ask(len(timed), max(count, len(timed)))
+        losses = text_losses(self._model.ask(self._texts))
+        self._schedule.add_look(time.monotonic() - began_sec, len(self._start))
+        self._report(compare_with_start(step, 0, self._start, None, losses))
+        self._write_start(step)
+
+    def finish_step(self, step: int) -> bool:
+        """Call after a step. True: stop training now."""
+        schedule, start = self._schedule, self._start
+        if schedule is None or start is None:
+            return False
+        count = min(schedule.questions_due(step, time.monotonic()), len(start))
+        if count == 0:
+            return False
+        began_sec = time.monotonic()
+        now = {name: answer for name, answer in self._ask(0, count).items() if name in start}
+        losses = text_losses(self._model.ask(self._texts))
+        look = compare_with_start(step, self._looks_done() + 1, now, start, losses)
+        schedule.add_look(time.monotonic() - began_sec, count)
+        self._report(look)
+        self._write_start(step)
+        self._count_look_at_test(look)
+        self.stopped = look.stop_reason(self._stop_when)
+        if self.stopped:
+            log_note(f"watch: stopped at step {step}: {self.stopped}")
+        return self.stopped is not None
+
+    def _looks_done(self) -> int:
+        return self.looks[-1].number if self.looks else self._restored_looks
+
+    def _ask(self, start: int, stop: int) -> dict[str, AnsweredQuestion]:
+        """The model's letters for some questions, in their order."""
+        predictions = self._asked.read(self._model.ask(self._asked.requests(start, stop)))
+        return {
+            name: AnsweredQuestion(predictions[name].answer, predictions[name].prediction)
+            for name in self._asked.question_ids[start:stop]
+        }
+
+    def _report(self, look: Look) -> None:
+        self.looks.append(look)
+        log_note(f"watch: {self._exam} at {look}")
+        entry = look.log_entry(self._exam)
+        entry[f"{self._exam}/share_of_time"] = self.share_of_time
+        model = self._trainer.model
+        training = model.training
+        model.training = False  # this flag alone tells TRL which of its averages to log
+        try:
+            self._trainer.log(entry)
+        finally:
+            model.training = training
+
+    def _add_note(self, text: str) -> None:
+        self.notes.append(text)
+        log_note(f"watch: note: {text}")
+
+    def _count_look_at_test(self, look: Look) -> None:
+        """A look at test is a comparison with the base like any other: it is logged beside the base's run."""
+        if self._base_run is None or look.difference is None:
+            return
+        digest = compute_fingerprint({"watch": self._training, "step": look.step}, 64)
+        logged = LoggedComparison(
+            adapter=digest,
+            name=f"watch at step {look.step}",
+            time_utc="",
+            questions=look.questions,
+            p_value=look.p_value,
+            difference=look.difference.value,
+        )
+        log_comparisons(self._base_run, [logged], next_level)
+
+    def _record_path(self) -> Path:
+        return Path(self._trainer.args.output_dir) / RECORD
+
+    def _write_start(self, step: int) -> None:
+        """Keep the answers of step 0, so that a resumed training is still compared with them."""
+        start = self._start or {}
+        letters = {name: answer.prediction for name, answer in start.items()}
+        path = self._record_path()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        record = {"training": self._training, "looks": self._looks_done(), "step": step, "start": letters}
+        write_json_atomically(path, record)
+
+    def _restore_start(self, step: int) -> None:
+        keys = {item.question.question_id: item.question.answer for item in self._asked.items}
+        try:
+            record = read_json(self._record_path())
+            letters = record["start"]
+            if not letters or not set(letters) <= set(keys):
+                raise KeyError
+            self._start = {name: AnsweredQuestion(keys[name], letters[name]) for name in letters}
+            self._restored_looks = int(record["looks"])
+            self._training = str(record["training"])
+        except (KmmluError, KeyError, TypeError, ValueError):
+            self._start = None
+            self._add_note(
+                f"the training was resumed at step {step}, and the answers from before its first step are not"
+                f" known: differences are to step {step}"
+            )
+
+
+def watch(
+    trainer: Any,
+    exam: str = DEFAULT_EXAM,
+    *,
+    dataset: str = DEFAULT_DATASET,
+    split: str = "train",
+    subjects: Sequence[str] = (),
+    questions: int = 450,
+    prompt_style: str | None = None,
+    share_of_time: float | None = 0.05,
+    every: int | None = None,
+    stop_when: StopRule | None = None,
+    base_run: str | Path | None = None,
+    seed: int = 42,
+) -> Watch:
+    """Follow ``trainer`` on a fixed set of exam questions. Call before ``trainer.train()``.
+
+    Works with transformers' ``Trainer``, TRL's trainers and Unsloth models. The model in memory is asked for
+    letters between steps: the first ``questions`` of a random order of the split, without those that occur
+    in the training rows. Logged through the trainer: ``<exam>/accuracy``, ``difference`` to step 0 with
+    ``difference_low`` and ``difference_high`` (a 95 % band that is valid over all looks together, whenever
+    you stop), ``share_A`` to ``share_D`` of the predictions, ``forgetting/loss_en`` and ``loss_ko`` (nats per
+    token of plain text).
+
+    ``share_of_time``: looking takes at most this share of the training's time; fewer questions are asked if
+    need be. ``every``: look every so many steps instead, whatever it takes. ``stop_when="worse"`` stops when
+    the band is below zero, or predictions collapse onto one letter; ``"collapsed"`` for the latter alone.
+    ``split="test"`` needs ``base_run``, the run directory of the base on test, where each look is counted as
+    a comparison.
+
+    Raises ``ConfigError`` for settings that do not go together, ``DataError`` if the exam cannot be read.
+    """
+    require_modules("watch", "torch", "transformers", "accelerate")
+    _check_settings(trainer, split, questions, share_of_time, every, stop_when, base_run)
+    config = build_config(
+        EvalConfig,
+        exam=[exam],
+        dataset=dataset,
+        split=split,
+        subjects=list(subjects),
+        prompt_style=prompt_style,
+        seed=seed,
+    )
+    tokenizer = _text_tokenizer(trainer)
+    context = int(getattr(trainer.model.config.get_text_config(), "max_position_embeddings", 0) or 2048)
+    asked = choose_asked_questions(config, tokenizer, questions, trainer.train_dataset, context)
+    watching = Watch(
+        trainer,
+        asked,
+        exam=exam,
+        share_of_time=None if every else share_of_time,
+        every=every,
+        stop_when=stop_when,
+        base_run=None if base_run is None else Path(base_run),
+    )
+    for text in asked.notes:
+        log_note(f"watch: note: {text}")
+    trainer.add_callback(_make_callback(watching))
+    return watching
+
+
+def _check_settings(
+    trainer: Any,
+    split: str,
+    questions: int,
+    share_of_time: float | None,
+    every: int | None,
+    stop_when: str | None,
+    base_run: str | Path | None,
+) -> None:
+    if not hasattr(trainer, "add_callback") or getattr(trainer, "model", None) is None:
+        raise ConfigError(
+            f"watch: a {type(trainer).__name__} is not a trainer; give a transformers or TRL trainer"
+        )
+    faults = _schedule_faults(questions, share_of_time, every)
+    if stop_when not in (None, "worse", "collapsed"):
+        faults.append(f"stop_when={stop_when!r} is not 'worse' or 'collapsed'")
+    if split == "test" and base_run is None:
+        faults.append(
+            "split='test' needs base_run, the run directory of the base on test, where looks are counted; or"
+            " leave split out, which asks train questions"
+        )
+    if base_run is not None and not (Path(base_run) / "metrics.json").is_file():
+        faults.append(f"base_run={str(base_run)!r} is not a finished run directory")
+    if trainer.accelerator.num_processes > 1:
+        faults.append("trainings of several processes are not watched yet; train in one process")
+    if faults:
+        raise ConfigError(f"watch: {'; '.join(faults)}")
+
+
+def _schedule_faults(questions: int, share_of_time: float | None, every: int | None) -> list[str]:
+    faults = []
+    if questions < FEWEST_QUESTIONS:
+        faults.append(f"questions={questions} is too few to say anything; give {FEWEST_QUESTIONS} or more")
+    if share_of_time is not None and not 0 < share_of_time < 1:
+        faults.append(f"share_of_time={share_of_time} is not between 0 and 1")
+    if share_of_time is None and every is None:
+        faults.append("give share_of_time or every")
+    if every is not None and every < 1:
+        faults.append(f"every={every} is not a number of steps; give 1 or more")
+    return faults
+
+
+def _text_tokenizer(trainer: Any) -> Any:
+    """The trainer's tokenizer; a processor of several kinds of input holds one."""
+    processing = getattr(trainer, "processing_class", None)
+    if processing is None:
+        raise ConfigError("watch: the trainer has no tokenizer; give it one as processing_class")
+    return getattr(processing, "tokenizer", processing)
+
+
+def _make_callback(watching: Watch) -> Any:
+    from transformers import TrainerCallback
+
+    class KmmluWatch(TrainerCallback):  # type: ignore[misc]
+        """Hands the loop's events to a ``Watch``."""
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            watching.begin_training(state.global_step, state.max_steps)
+
+        def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            watching.look_before_first_update(state.global_step)
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            due = control.should_log  # logging a look clears it, and the step's own log would be lost
+            if watching.finish_step(state.global_step):
+                control.should_training_stop = True
+            control.should_log = due
+
+    return KmmluWatch()

@@ -1,0 +1,252 @@
+"""The visit to a GPU: time kept, results written at once, nothing left running; no part of it runs here."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import common, gpu_needs, gpu_parts, gpu_visit
+from bench.gpu_needs import PARTS, Part
+from bench.gpu_visit import NOT_MEASURED, GpuConfig, Visit, chosen_parts, run_limited
+from kmmlu_fast.core.errors import ConfigError
+from kmmlu_fast.machine.gpus import Gpu
+
+FAILED = "ended with exit code {}; its own message is above"
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_every_part_has_its_function_and_the_cheapest_come_first() -> None:
+    names = [part.name for part in PARTS]
+    assert set(gpu_parts.part_functions()) == {*names, "files", "weights"}
+    assert names[:2] == ["ceilings", "doctor"] and names.index("letters") < names.index("eager 0+5-shot")
+    assert [part.name for part in chosen_parts(["doctor", "ceilings"])] == ["ceilings", "doctor"]
+    with pytest.raises(ConfigError, match="--parts matmul: allowed are ceilings, doctor"):
+        chosen_parts(["ceilings", "matmul"])
+
+
+def test_needs_are_told_on_a_bare_machine() -> None:
+    """No site-packages: what the door and the list import is Python's own."""
+    words = [sys.executable, "-S", "-c", "import sys; from bench import gpu; sys.exit(gpu.main(['--needs']))"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "polars" in done.stdout and done.stdout.count("runs here") == 1  # the doctor
+    assert "not here: polars" in done.stdout
+    words[3] = words[3].replace("['--needs']", "[]")
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and "polars" in done.stderr
+
+
+def test_what_is_declared_is_what_is_imported() -> None:
+    """The door's own imports: no package beyond BASE and what those bring."""
+    code = "import sys, bench.gpu_visit, bench.gpu_parts; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = {name.split(".")[0] for name in done.stdout.split()} - set(sys.stdlib_module_names)
+    own = {"bench", "kmmlu_fast", "__main__", "sitecustomize", "_distutils_hack"}
+    brought = {
+        "pydantic_core",
+        "annotated_types",
+        "typing_extensions",
+        "typing_inspection",
+        "_yaml",
+        "_polars_runtime_32",
+    }
+    known = {gpu_needs._MODULES.get(name, name) for name in gpu_needs.BASE}
+    assert {name for name in loaded if not name.startswith("_")} <= known | own | brought
+
+
+def visit(tmp_path: Path, minutes: float = 5, **values: Any) -> Visit:
+    config = GpuConfig.model_validate({"shape": "tiny", "minutes": minutes, "dataset": "sample", **values})
+    return Visit(config, tmp_path, tmp_path, time.monotonic())
+
+
+def part(name: str = "doctor", **fields: Any) -> Part:
+    return Part(**{"name": name, "limit_sec": 40, "needs": (), "base": False, "files": False, **fields})
+
+
+def test_a_part_gets_its_limit_or_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: list[float] = []
+    monkeypatch.setattr(gpu_visit, "run_limited", lambda command, limit: limits.append(limit) or {})
+    one = visit(tmp_path)
+    one.run_part(part())
+    one.until = time.monotonic() + 20
+    one.run_part(part())
+    assert limits[0] == 40 and 3 < limits[1] <= 20
+    one.until = time.monotonic() + 2
+    assert one.run_part(part()) == {NOT_MEASURED: "no time left"} and len(limits) == 2
+
+
+def test_what_is_missing_is_said_and_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_visit, "run_limited", lambda *_: pytest.fail("nothing may run"))
+    found = visit(tmp_path).run_part(part(needs=("no_such_package", "torch")))
+    assert found == {NOT_MEASURED: "not installed: no_such_package"}
+
+
+def test_files_are_made_once_and_their_failure_is_told_by_every_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+
+    def run(command: list[str], limit: float) -> dict[str, Any]:
+        steps.append(command[command.index("--part") + 1])
+        return {NOT_MEASURED: "no space"} if steps[-1] == "weights" else {}
+
+    monkeypatch.setattr(gpu_visit, "run_limited", run)
+    one = visit(tmp_path)
+    assert one.run_part(part("a", files=True)) == {}
+    for _ in range(2):
+        found = one.run_part(part("b", files=True, weights=True))
+        assert found == {NOT_MEASURED: "weights could not be made: no space"}
+    assert steps == ["files", "a", "weights"]
+
+
+@pytest.mark.parametrize(
+    ("code", "result"),
+    [
+        ('print("noise"); print(\'{"seconds": 3}\')', {"seconds": 3}),
+        ("print('{}'); raise SystemExit(1)", {NOT_MEASURED: FAILED.format(1)}),
+        ("print('no object')", {NOT_MEASURED: FAILED.format(0)}),
+        ("import time; time.sleep(600)", {NOT_MEASURED: "not done after 1 s"}),
+    ],
+)
+def test_a_commands_result_or_why_there_is_none(code: str, result: dict[str, Any]) -> None:
+    limit = 1 if "sleep" in code else 60
+    assert run_limited([sys.executable, "-c", code], limit) == result
+
+
+def test_nothing_of_a_part_is_left_running(tmp_path: Path) -> None:
+    """A part's engine starts processes of its own, in groups of their own."""
+    pids = tmp_path / "pids"
+    code = f"""
+import os, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], process_group=0)
+open({str(pids)!r}, "w").write(str(child.pid))
+time.sleep(600)
+"""
+    assert NOT_MEASURED in run_limited([sys.executable, "-c", code], 5)
+    pid = int(pids.read_text())
+    until = time.monotonic() + 30
+    while time.monotonic() < until and Path(f"/proc/{pid}").exists():
+        if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+            break
+        time.sleep(0.05)
+    else:
+        assert not Path(f"/proc/{pid}").exists()
+
+
+def test_killed_in_the_middle_what_was_done_is_there(tmp_path: Path) -> None:
+    code = f"""
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {str(ROOT)!r})
+from bench import gpu_visit
+from bench.gpu_needs import PARTS
+config = gpu_visit.GpuConfig.model_validate({{"shape": "tiny", "dataset": "sample"}})
+visit = gpu_visit.Visit(config, Path({str(tmp_path)!r}), Path({str(tmp_path)!r}), time.monotonic())
+visit.run_part = lambda part: {{"seconds": 7}} if part.name == "ceilings" else time.sleep(600)
+gpu_visit.run_parts(visit, list(PARTS))
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    while not process.stderr.readline().startswith("doctor"):
+        assert process.poll() is None
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    [path] = tmp_path.glob("*.json")
+    written = json.loads(path.read_text())
+    assert path.name == "01-ceilings.json" and written["result"]["seconds"] == 7
+    assert written["device"]["cores"] and written["versions"]["python"]
+
+
+def test_results_never_overwrite_earlier_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_visit, "_now", lambda: "2026-01-02T03:04:05+00:00")
+    folders = [gpu_visit.new_folder(tmp_path / "out") for _ in range(3)]
+    assert [folder.name for folder in folders] == [
+        "2026-01-02T03-04-05",
+        "2026-01-02T03-04-05-2",
+        "2026-01-02T03-04-05-3",
+    ]
+
+
+def test_a_gpu_is_asked_for_once_and_never_while_the_time_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(common, "has_gpu", lambda: asked.append(1) or False)
+    common.computes_on_gpu.cache_clear()
+    assert common.device_seconds(lambda: None, 3) > 0
+    common.timed(lambda: common.device_seconds(lambda: None, 1), 3)
+    assert len(asked) == 1
+    common.computes_on_gpu.cache_clear()
+
+
+def test_the_gpus_own_clock_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA events around the calls alone: what the host does meanwhile does not count."""
+    import torch
+
+    order: list[str] = []
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None:
+            order.append("record")
+
+        def elapsed_time(self, end: Event) -> float:
+            return 250.0  # milliseconds
+
+    monkeypatch.setattr(common, "computes_on_gpu", lambda: True)
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: order.append("synchronize"))
+    assert common.device_seconds(lambda: order.append("run"), 2) == 0.25
+    assert order == ["synchronize", "record", "run", "run", "record", "synchronize"]
+
+
+def test_gpu_parts_that_did_not_run_are_not_measured() -> None:
+    found = {
+        "zero-shot bf16": {"seconds": {"median": 100.0}},
+        "zero-shot fp8": {NOT_MEASURED: "no time left"},
+    }
+    rows = {row["part"]: row for row in gpu_visit.judge(found, True)}
+    assert rows["zero-shot bf16"]["reached"] is True
+    assert (rows["zero-shot fp8"]["seconds"], rows["zero-shot fp8"]["reached"]) == ("not measured", None)
+
+
+def test_five_shot_is_judged_by_the_zero_shot_pass() -> None:
+    found = {
+        "zero-shot bf16": {"seconds": {"median": 100.0}},
+        "five-shot bf16": {"seconds": {"median": 131.0}},
+    }
+    assert [row["reached"] for row in gpu_visit.judge(found, True)] == [True, False]
+    assert [row["reached"] for row in gpu_visit.judge(found, False)] == [None, None]
+
+
+def test_letters_of_two_engines_are_compared_beyond_their_own_difference() -> None:
+    one = [[-1.0, -2.0, -3.0, -4.0], [-1.0, -1.01, -3.0, -4.0], [-2.0, -1.0, -3.0, -4.0]]
+    two = [[-1.1, -2.0, -3.0, -4.0], [-1.02, -1.0, -3.0, -4.0], [-2.0, -1.0, -3.0, -4.0]]
+    found = gpu_parts.compare(one, two)
+    assert found["largest_nats"] == pytest.approx(0.1) and found["mean_nats"] == pytest.approx(
+        (0.1 + 0.02) / 3
+    )
+    assert (found["same_letter"], found["clear"], found["clear_and_same"]) == (
+        2,
+        2,
+        2,
+    )  # the second is a near tie
+
+
+@pytest.mark.parametrize(
+    ("capability", "name"),
+    [((8, 6), "fp8_per_tensor"), ((8, 9), "fp8_per_channel"), ((9, 0), "fp8_per_channel")],
+)
+def test_fp8_is_what_the_card_computes(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], name: str
+) -> None:
+    card = Gpu(name="A card", capability=capability, total_bytes=1, free_bytes=1, driver="")
+    monkeypatch.setattr(gpu_parts, "first_gpu", lambda: card)
+    assert gpu_parts.fp8_name() == name

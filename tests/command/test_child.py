@@ -1,0 +1,50 @@
+"""A verb in a child process: its fault is the parent's error, and it ends with its parent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from kmmlu_fast.command.child import run_verb
+from kmmlu_fast.command.flags import build_config
+from kmmlu_fast.contamination.config import LeakageConfig
+from kmmlu_fast.core.errors import DataError
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_childs_fault_is_raised_in_its_words(tmp_path: Path) -> None:
+    config = build_config(LeakageConfig, train_file=tmp_path / "none.jsonl", dataset="sample")
+    with pytest.raises(DataError, match=r"none\.jsonl"):
+        run_verb("leakage", config, DataError)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells a child that its parent ended")
+def test_a_child_ends_with_its_parent(tmp_path: Path) -> None:
+    script = (
+        "import subprocess, sys\nfrom kmmlu_fast.command.child import _end_with_parent\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'],"
+        " preexec_fn=_end_with_parent)\nprint(child.pid, flush=True)\nchild.wait()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        parent.send_signal(signal.SIGKILL)
+    for _ in range(100):
+        try:
+            state = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return
+        if state == "Z":
+            return
+        time.sleep(0.1)
+    os.kill(child, signal.SIGKILL)
+    pytest.fail("the child outlived its parent")

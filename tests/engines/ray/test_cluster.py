@@ -1,0 +1,88 @@
+"""How much of a Ray cluster a replica gets, and who decides that GPUs compute: pretended clusters."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from kmmlu_fast.core.errors import EngineError
+from kmmlu_fast.engines.config import EngineConfig
+from kmmlu_fast.engines.kind import find_engine_kind
+from kmmlu_fast.engines.ray import cluster
+from kmmlu_fast.engines.ray.cluster import cluster_has_gpus, replica_resources
+from kmmlu_fast.machine import device
+
+
+class Cluster:
+    """What a Ray cluster says it has."""
+
+    def __init__(self, **resources: float) -> None:
+        self.cluster_resources = lambda: resources
+
+
+def test_replicas_get_gpus_or_their_share_of_the_cores() -> None:
+    assert replica_resources(Cluster(CPU=16.0), 3, None) == {"num_cpus": 5}
+    assert replica_resources(Cluster(CPU=2.0), 4, None) == {"num_cpus": 1}
+    found = replica_resources(Cluster(CPU=16.0, GPU=8.0), 4, None, gpus_if_any=2)
+    assert found == {"num_gpus": 2, "num_cpus": 1}
+    with pytest.raises(
+        EngineError, match=r"4 replicas of 2 GPU\(s\) need 8, this machine has 4: give fewer --num-replicas"
+    ):
+        replica_resources(Cluster(CPU=16.0, GPU=4.0), 4, None, gpus_if_any=2)
+    # a cluster may add machines
+    assert replica_resources(Cluster(CPU=16.0, GPU=4.0), 4, "head:6379", gpus_if_any=2)["num_gpus"] == 2
+
+
+def test_a_cluster_scaled_to_zero_is_asked_for_the_gpus_that_were_given(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "kmmlu_fast")
+    empty = Cluster(CPU=4.0)
+    assert replica_resources(empty, 4, "head:6379", 1) == {"num_gpus": 1, "num_cpus": 1}
+    assert caplog.text == ""
+    assert replica_resources(empty, 4, "head:6379") == {"num_cpus": 1}
+    assert "shows no GPU" in caplog.text and "--gpus-per-replica 1" in caplog.text
+    assert replica_resources(Cluster(CPU=16.0, GPU=8.0), 4, "head:6379", 0) == {"num_cpus": 4}
+    with pytest.raises(EngineError, match="this machine has 0"):
+        replica_resources(empty, 1, None, 1)
+
+
+def ray_with(resources: dict[str, float], calls: list[str]) -> Any:
+    return SimpleNamespace(
+        is_initialized=lambda: False,
+        init=lambda **options: calls.append(str(options["address"])),
+        cluster_resources=lambda: resources,
+        shutdown=lambda: calls.append("left"),
+    )
+
+
+@pytest.mark.parametrize(("resources", "gpus"), [({"CPU": 4.0}, False), ({"CPU": 4.0, "GPU": 2.0}, True)])
+def test_adapters_are_served_if_the_replicas_have_gpus_not_if_the_head_has(
+    monkeypatch: pytest.MonkeyPatch, resources: dict[str, float], gpus: bool
+) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(cluster, "import_ray", lambda: ray_with(resources, calls))
+    monkeypatch.setattr(device, "has_gpu", lambda: not gpus)  # the head is the other way round
+    cluster_has_gpus.cache_clear()
+    given: dict[str, Any] = {"engine": "ray", "ray_address": "head:6379", "model": "some/model"}
+    kind = find_engine_kind("ray")
+    assert kind.on_gpu(EngineConfig.model_validate(given)) is gpus
+    assert kind.on_gpu(EngineConfig.model_validate(given)) is gpus
+    assert calls == ["head:6379", "left"], "the cluster is asked once, and left for the engine to join"
+    for count in (0, 1):
+        options = EngineConfig.model_validate({**given, "gpus_per_replica": count})
+        assert kind.on_gpu(options) is bool(count)
+    cluster_has_gpus.cache_clear()
+
+
+def test_a_replica_has_the_gpus_that_its_model_is_split_over() -> None:
+    for gpus, split in ((1, 2), (4, 2), (0, 2)):
+        with pytest.raises(ValueError, match=f"--gpus-per-replica {split}"):
+            EngineConfig.model_validate(
+                {"engine": "ray", "gpus_per_replica": gpus, "tensor_parallel_size": split}
+            )
+    EngineConfig.model_validate({"engine": "ray", "gpus_per_replica": 2, "tensor_parallel_size": 2})
+    with pytest.raises(ValueError, match="--gpus-per-replica goes with --engine ray"):
+        EngineConfig.model_validate({"engine": "vllm", "gpus_per_replica": 1})

@@ -1,0 +1,81 @@
+"""Recipe files: lists, grids, names, and every fault named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kmmlu_fast.core.errors import ConfigError
+from kmmlu_fast.improvement.recipes import DRAWN, TRAINED, read_recipes
+
+SHIPPED = Path(__file__).parents[2] / "configs" / "recipes"
+
+
+def read(tmp_path: Path, text: str):
+    file = tmp_path / "recipes.yaml"
+    file.write_text(text, encoding="utf-8")
+    return read_recipes(file)
+
+
+def test_a_grid_is_every_combination_and_common_is_in_all(tmp_path: Path) -> None:
+    recipes = read(tmp_path, "common: {effective_batch: 8}\ngrid: {size: [10, 20], r: [4, 8]}\n")
+    assert [recipe.name for recipe in recipes] == ["size10-r4", "size10-r8", "size20-r4", "size20-r8"]
+    assert all(recipe.settings["effective_batch"] == 8 for recipe in recipes)
+    assert recipes[0].rows_digest == recipes[1].rows_digest != recipes[2].rows_digest
+    assert recipes[0].part(DRAWN) == {"size": 10}
+
+
+def test_a_list_comes_before_the_grid_and_overrides_common(tmp_path: Path) -> None:
+    text = """
+common: {r: 4}
+recipes: [{name: big, r: 64}, {name: shots, num_fewshot: 5}]
+grid: {size: [10]}
+"""
+    big, shots, grid = read(tmp_path, text)
+    assert (big.name, shots.name, grid.name) == ("big", "shots", "size10")
+    assert big.part(TRAINED)["r"] == 64 and shots.protocol == ("lm-eval", 5)
+    assert big.part(TRAINED)["lr_scheduler_type"] == "warmup_stable_decay"
+
+
+@pytest.mark.parametrize("name", ["quick.yaml", "seed.yaml"])
+def test_shipped_files_are_read(name: str) -> None:
+    assert len(read_recipes(SHIPPED / name)) >= 6
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("[1, 2", "is not YAML"),
+        ("common: {r: 4}", "needs recipes"),
+        ("recipes: [{r: 4}]", "holds 1 recipe"),
+        ("recipes: [{r: 4}, {rank: 8}]", "rank is not a setting"),
+        ("recipes: [{learning_rates: 1.0e-4}, {r: 8}]", "did you mean learning_rate"),
+        ("recipes: [{r: 4}, {r: 0}]", "recipe 2: .*r"),
+        ("recipes: [{size: x}, {r: 8}]", "recipe 1: .*size"),
+        ("recipes: [{name: a, r: 4}, {name: a, r: 8}]", "two recipes are called a"),
+        ("recipes: [{name: a, r: 4}, {name: b, r: 4}]", "a and b have the same settings"),
+        ("recipes: {r: 4}", "recipes is not a list"),
+        ("recipes: [3, 4]", "recipe 1 is not a mapping"),
+        ("grid: {r: 4}", "grid: r needs a list"),
+        ("grid: {r: []}", "grid: r needs a list"),
+        (f"grid: {{size: {list(range(1, 11))}, r: {list(range(1, 22))}}}", "210"),
+        ("recipes: [{num_fewshot: 9}, {r: 4}]", "num_fewshot 9"),
+        ("recipe: [{r: 4}]\nrecipes: [{r: 4}, {r: 8}]", "recipe is not a section"),
+    ],
+)
+def test_faults_are_named(tmp_path: Path, text: str, fault: str) -> None:
+    with pytest.raises(ConfigError, match=fault):
+        read(tmp_path, text)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.yaml"):
+        read_recipes(tmp_path / "none.yaml")
+
+
+def test_shipped_recipes_are_found_without_a_clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert len(read_recipes(Path("configs/recipes/quick.yaml"))) == 6
+    with pytest.raises(ConfigError, match=r"elsewhere/quick\.yaml"):
+        read_recipes(Path("elsewhere/quick.yaml"))

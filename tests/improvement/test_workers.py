@@ -1,0 +1,46 @@
+"""Ray places trainings side by side; errors come back as they were raised."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kmmlu_fast.core.errors import TrainError
+from kmmlu_fast.improvement.workers import RayWorkers, trained_adapter_path
+
+
+def train_nothing(settings: dict[str, Any]) -> Path:
+    folder = Path(settings["output_dir"])
+    folder.mkdir(parents=True, exist_ok=True)
+    if settings.get("fault"):
+        raise TrainError("no memory")
+    if not (folder / "lost").exists() and settings.get("lost"):
+        (folder / "lost").touch()
+        os._exit(1)  # the machine went away
+    (folder / "done").write_text(str(settings["seed"]))
+    return folder
+
+
+@pytest.mark.engine
+def test_two_ray_workers_train_all_pieces_and_repeat_a_lost_one(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    pieces = [{"output_dir": tmp_path / str(n), "seed": n, "lost": n == 1} for n in range(3)]
+    done = {trained.piece: trained.path for trained in RayWorkers(None, train_nothing).train(pieces)}
+    assert done == {n: tmp_path / str(n) for n in range(3)}
+    assert [(tmp_path / str(n) / "done").read_text() for n in range(3)] == ["0", "1", "2"]
+    with pytest.raises(TrainError, match="no memory"):
+        list(
+            RayWorkers(None, train_nothing).train([{"output_dir": tmp_path / "f", "seed": 1, "fault": True}])
+        )
+
+
+def test_a_directory_without_an_adapter_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TrainError, match="holds no adapter and no checkpoint"):
+        trained_adapter_path(tmp_path)
