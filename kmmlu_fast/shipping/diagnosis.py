@@ -31,6 +31,7 @@ _ROUNDING |= {"Q3_K": 0.4, "Q2_K": 0.8}
 _SAME_NATS = 0.002  # mean KL that rounding to 16 bit explains
 _LOST_DIVERGENCE = 0.05  # nats, mean KL from which quantisation is called a loss
 _SLOPE_TOLERANCE = 0.1
+_ON_GRID = 0.1  # of a type's allowed rounding
 _TELLING = 0.2  # share of a module's change that rounding must keep for its scale to be known
 _MOSTLY_LOST = 0.5  # share of the change below which no letters excuse the loss
 _FOUR_BIT = (0.05, 0.2)
@@ -240,8 +241,10 @@ def _slope_causes(changed: Sequence[TensorDifference]) -> list[Cause]:
         return []
     # A base whose weights lie on the type's grid (unpacked from 4 bit) is rounded back to them.
     is_exact = all(each.is_exact for each in known)
-    common = sum(_is_near(each, typical) for each in known)
-    if len(wrong) == len(known) and (is_exact or common >= 0.9 * len(known)):
+    common = sum(abs(_scale_of(each) - typical) <= _tolerance(each) for each in known) >= 0.9 * len(known)
+    if abs(typical) < 0.15 and not is_exact and _lie_on_grid(known):
+        return []
+    if abs(typical - 1) > _SLOPE_TOLERANCE and (common or (is_exact and len(wrong) == len(known))):
         return [_scale_cause(typical)]
     if not is_exact:
         return []
@@ -260,7 +263,8 @@ def _lost_change(found: Measurements) -> str:
     if found.weights is None or kept is None or kept.is_enough:
         return ""
     if not all(each.is_exact for each in found.weights.changed):
-        return f"quantisation ({found.quantisation}) keeps {kept.describe()}"
+        never = " (rounded away, or never applied)" if kept.share < 0.05 else ""
+        return f"quantisation ({found.quantisation}) keeps {kept.describe()}{never}"
     size = found.weights.float32_bytes / 1e9
     return (
         f"16-bit rounding keeps {kept.describe()}: export with --dtype float32 ({size:.1f} GB), serve the"
@@ -368,8 +372,20 @@ def _scale_error(each: TensorDifference) -> float:
     return each.slope_error / each.kept
 
 
+def _lie_on_grid(differences: Sequence[TensorDifference]) -> bool:
+    """Whether the base's weights lie on the quantised types' own grids: rounding hardly moves them."""
+    return statistics.median(each.residual / _allowed(each) for each in differences) < _ON_GRID
+
+
+def _tolerance(each: TensorDifference) -> float:
+    return max(_SLOPE_TOLERANCE, 4 * _scale_error(each))
+
+
 def _is_near(each: TensorDifference, scale: float) -> bool:
-    return abs(_scale_of(each) - scale) <= max(_SLOPE_TOLERANCE, 4 * _scale_error(each))
+    """Whether the module holds ``scale`` times the change, in full or as far as rounding lets it. In full:
+    a merge into a finer base, rounded once, loses nothing on average."""
+    assert each.slope is not None
+    return min(abs(_scale_of(each) - scale), abs(each.slope - scale)) <= _tolerance(each)
 
 
 def _allowed(each: TensorDifference) -> float:

@@ -200,3 +200,20 @@ def test_near_ties_are_told_with_their_size() -> None:
     found = diagnose(replace(BASE, letters=letters), 0.5)
     assert found.verdict == "same" and found.sentence.startswith("the same but for near ties")
     assert "7 others within near ties: at most 0.04 nats" in found.sentence
+
+
+def test_a_merge_into_a_finer_base_holds_the_whole_change() -> None:
+    # Rounded once from float32: nothing is lost on average, although adding to 16-bit weights would lose it.
+    finer = weights(*(replace(on_grid(f"{Q}{n}", 0.7), slope=1.0, scale=1.4) for n in range(3)))
+    assert names(replace(BASE, weights=finer)) == []
+    scaled = [replace(on_grid(f"{Q}{n}", 0.7, 1.3), slope=0.95 + 0.1 * n) for n in range(3)]
+    assert names(replace(BASE, weights=weights(*scaled))) == ["scale"]
+
+
+def test_nothing_left_of_an_adapter_on_a_grid_may_be_rounding() -> None:
+    lost = replace(GOOD, divergence=0.03, slope=0.0, slope_low=-0.02, slope_high=0.02)
+    on_q4, off_q4 = (weights(*(tensor(f"{Q}{n}", 0.0, r, "Q4_K") for n in range(3))) for r in (0.002, 0.08))
+    found = diagnose(Measurements(quantisation="Q4_K", letters=lost, weights=on_q4), 0.5)
+    assert [cause.name for cause in found.causes] == ["quantisation"]
+    assert "rounded away, or never applied" in found.sentence
+    assert names(Measurements(quantisation="Q4_K", letters=lost, weights=off_q4)) == ["not applied"]
