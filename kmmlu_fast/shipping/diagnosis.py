@@ -316,11 +316,11 @@ def _loss_cause(found: Measurements) -> Cause:
     assert letters is not None
     if letters.slope is not None:
         left = (
-            f"; {letters.slope:.0%} of the adapter's effect on the letters is left"
-            f" ({letters.slope_low:.0%} to {letters.slope_high:.0%})"
+            f"; {100 * letters.slope:.0f} % of the adapter's effect on the letters is left"
+            f" ({100 * letters.slope_low:.0f} to {100 * letters.slope_high:.0f} %)"
         )
     if found.quantisation:
-        start = f"of {lost or f'quantisation loss ({found.quantisation})'}"
+        start = lost or f"of quantisation loss ({found.quantisation})"
         return Cause("quantisation", f"{start}{left}; {_loss_phrase(found)}")
     return Cause("rounding", f"{lost}{left}; {_loss_phrase(found)}")
 

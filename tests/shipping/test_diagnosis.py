@@ -162,7 +162,7 @@ def test_rounding_that_takes_the_effect_differs() -> None:
     lost = replace(GOOD, divergence=0.01, slope=0.7, slope_low=0.65, slope_high=0.75, same_letters=150)
     found = diagnose(replace(BASE, weights=ROUNDED, letters=lost), 0.5)
     assert [cause.name for cause in found.causes] == ["rounding"]
-    assert "70% of the adapter's effect on the letters is left" in found.sentence
+    assert "70 % of the adapter's effect on the letters is left" in found.sentence
     # Letters that the adapter hardly moves excuse no weights that hold next to nothing of it.
     gone = weights(on_grid(Q, 0.05), on_grid(K, 0.1))
     silent = replace(GOOD, slope=None, reference_shift=0.01)
@@ -186,7 +186,12 @@ def test_an_adapter_that_is_rounded_away_is_quantisation_loss() -> None:
     letters = replace(letters, slope=0.64, slope_low=0.62, slope_high=0.65)
     found = diagnose(Measurements(quantisation="Q8_0", letters=letters, weights=weights(*packed)), 0.5)
     assert [cause.name for cause in found.causes] == ["quantisation"]
-    for part in ("(Q8_0)", "3 to 90 %", "64% of the adapter's effect", "145 of 200 letters change"):
+    for part in (
+        "because quantisation (Q8_0) keeps",
+        "3 to 90 %",
+        "64 % of the adapter's effect",
+        "145 of 200 letters change",
+    ):
         assert part in found.sentence
 
 
