@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from kmmlu_fast.command.flags import parse_config
-from kmmlu_fast.core.schema import LETTERS, Request, Response
+from kmmlu_fast.core.schema import LETTERS, Candidates, Request, Response
 from kmmlu_fast.data import dataset
 from kmmlu_fast.data.subjects import SUBJECTS
 from kmmlu_fast.engines.fake import FakeEngine
@@ -67,7 +67,14 @@ class Skilled(FakeEngine):
         key = self.key[request.question_id]
         right = (luck < self.skill[name]) ^ noise
         chosen = key if right else next(letter for letter in LETTERS if letter != key)
-        return Response(request, logprobs=tuple(-0.1 if letter == chosen else -3.0 for letter in LETTERS))
+        scored = [-0.3 if letter == chosen else -3.2 for letter in LETTERS]
+        return Response(request, logprobs=with_other_form(request, scored))
+
+
+def with_other_form(request: Request, scored: list[float]) -> tuple[float, ...]:
+    """The letters' log-probabilities, and much smaller ones of their other form if it is asked for."""
+    forms = len(request.want.token_ids) // len(scored) if isinstance(request.want, Candidates) else 1
+    return tuple(value - 5.0 * form for form in range(forms) for value in scored)
 
 
 GAIN = {"base": 0.4, "lora": 0.6, "other": 0.4}

@@ -91,7 +91,8 @@ def test_direct_letters_are_those_of_a_multiple_choice_run(model: Path, tmp_path
         parse_config(EvalConfig, flags(model, tmp_path, "--prompt-style", "qa"), "eval")
     )
     assert reasoned.predictions["direct_prediction"].to_list() == direct.predictions["prediction"].to_list()
-    assert reasoned.predictions["margin"].to_list() == direct.predictions["margin"].to_list()
+    # to the last bits: the direct run asks eight tokens, and their shares are computed together
+    assert reasoned.predictions["margin"].to_list() == pytest.approx(direct.predictions["margin"].to_list())
 
 
 def test_samples_budget_and_rotations_print_their_comparison(

@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from early_cases import TOTAL, Skilled, config, run, write_exam
+from early_cases import TOTAL, Skilled, config, run, with_other_form, write_exam
 from tiny import make_tiny_adapter
 
 from kmmlu_fast import compare
@@ -41,8 +41,9 @@ class Unsure(Skilled):
             return response
         luck = random.Random(request.question_id).random()
         margin = 0.05 + 8 * abs(luck - self.skill["base"])
-        best = max(response.logprobs)
-        return replace(response, logprobs=tuple(0.0 if p == best else -margin for p in response.logprobs))
+        letters = response.logprobs[:4]
+        scored = [-2.0 if p == max(letters) else -2.0 - margin for p in letters]
+        return replace(response, logprobs=with_other_form(request, scored))
 
 
 @pytest.fixture(scope="module")
