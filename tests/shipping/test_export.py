@@ -14,6 +14,7 @@ from kmmlu_fast.core.errors import AdapterError, ConfigError, EngineError
 from kmmlu_fast.shipping import export as module
 from kmmlu_fast.shipping.config import CheckConfig, ExportConfig
 from kmmlu_fast.shipping.export import RECORD, export_adapter
+from kmmlu_fast.shipping.source import load_shipping_source
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -148,7 +149,7 @@ def test_check_needs_an_artefact() -> None:
 def test_quantised_files_are_made_from_the_merged_type(
     lora: Path, tmp_path: Path, dtype: str, kinds: list[str], first: str
 ) -> None:
-    source = module.load_shipping_source(str(lora), None)
+    source = load_shipping_source(str(lora), None)
     values = config(lora, tmp_path / "out", to="gguf", dtype=dtype, quantize=kinds)
     assert module._first_kind(values, source) == first
 
