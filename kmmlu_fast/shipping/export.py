@@ -118,8 +118,7 @@ def _write_export(
             convert_lora(source.adapter.path, base, folder / f"{name}-lora.gguf", converter)
     else:
         deltas = read_plain_deltas(source)
-        float32_bytes = int(_weight_bytes(source) * 32 / BITS_PER_WEIGHT[_merged_type("auto", source)])
-        forecast = warn_of_rounding(source, deltas, config.dtype, config.to, float32_bytes)
+        forecast = warn_of_rounding(source, deltas, config.dtype, config.to, _float32_bytes(source))
         merged = folder if config.to == "merged" else folder / ".merged"
         with report_wait("export: merging"):
             _write_merged(config, source, merged, stops)
@@ -127,7 +126,7 @@ def _write_export(
             assert converter is not None
             _write_gguf_files(config, source, name, merged, folder, converter, quantizer)
             remove_tree(merged)
-        kept = measure_exported_files(source, deltas, folder, forecast)
+        kept = measure_exported_files(source, deltas, folder, forecast, _float32_bytes(source))
     files = sorted(path for path in folder.iterdir() if path.suffix == ".gguf")
     if files:
         text = modelfile(files[-1].name, source, stops, is_lora=config.to == "gguf-lora")
@@ -154,6 +153,11 @@ def _merged_type(dtype: str, source: ShippingSource) -> str:
     """The type of the merged weights, as a GGUF file names it."""
     stored = source.model.config().get("dtype") or source.model.config().get("torch_dtype") or "bfloat16"
     return _GGUF_TYPES.get(str(stored).removeprefix("torch.") if dtype == "auto" else dtype, "bf16")
+
+
+def _float32_bytes(source: ShippingSource) -> int:
+    """The weights' size in float32; 0 while they are not here (on the hub)."""
+    return int(_weight_bytes(source) * 32 / BITS_PER_WEIGHT[_merged_type("auto", source)])
 
 
 def _weight_bytes(source: ShippingSource) -> int:

@@ -14,6 +14,7 @@ from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.progress import report_wait
 from kmmlu_fast.models.adapters import adapter_way_problem
 from kmmlu_fast.models.deltas import LoraDelta, read_lora_deltas
+from kmmlu_fast.shipping.llama_tools import QUANTISED
 from kmmlu_fast.shipping.rounding import KeptChange, measure_kept_share
 from kmmlu_fast.shipping.source import ShippingSource
 from kmmlu_fast.shipping.tensors import TensorSource, open_tensors, plain_name
@@ -70,21 +71,20 @@ def measure_kept_change(base: Path, deltas: Mapping[str, LoraDelta], artefact: P
 def warn_of_rounding(
     source: ShippingSource, deltas: Mapping[str, LoraDelta], dtype: str, to: str, float32_bytes: int
 ) -> KeptChange | None:
-    """Forecast the merge, and warn if its type rounds a part of the adapter away."""
+    """Forecast the merge, and warn if its type rounds a part of the adapter away. None if the base's weights
+    are not here yet (on the hub)."""
     kept = forecast_kept_change(source.model.folder(), deltas, dtype)
-    if kept is None or kept.is_enough:
-        return kept
-    files = "" if to == "merged" else " --quantize f32"
-    log_note(
-        f"warning: rounding to 16 bit keeps {kept.describe()}: --dtype float32{files} keeps all of it"
-        f" ({float32_bytes / 1e9:.1f} GB; serve it in float32, such as vLLM's --dtype float32), and so does"
-        " serving the adapter beside its base; or train longer or with a larger scale"
-    )
+    if kept is not None and not kept.is_enough:
+        log_note(f"warning: rounding to 16 bit keeps {kept.describe()}: {_way_out(to, float32_bytes)}")
     return kept
 
 
 def measure_exported_files(
-    source: ShippingSource, deltas: Mapping[str, LoraDelta], folder: Path, forecast: KeptChange | None
+    source: ShippingSource,
+    deltas: Mapping[str, LoraDelta],
+    folder: Path,
+    forecast: KeptChange | None,
+    float32_bytes: int,
 ) -> dict[str, KeptChange]:
     """What each written file holds of the adapter's change. Warn of files that hold less than was said."""
     kept: dict[str, KeptChange] = {}
@@ -97,12 +97,22 @@ def measure_exported_files(
             continue
         kept[name] = measured
         is_said = forecast is not None and abs(measured.share - forecast.share) < _SAME_SHARE
-        if not measured.is_enough and not is_said:
-            log_note(
-                f"warning: {name} holds {measured.describe()}: choose a finer --quantize, or export"
-                " --to gguf-lora and serve it beside the quantised base"
-            )
+        if measured.is_enough or is_said:
+            continue
+        way_out = _way_out("gguf" if files else "merged", float32_bytes)
+        if path.stem.endswith(tuple(f"-{kind}" for kind in QUANTISED)):
+            way_out = "choose a finer --quantize, or --to gguf-lora and serve it beside the quantised base"
+        log_note(f"warning: {name} holds {measured.describe()}: {way_out}")
     return kept
+
+
+def _way_out(to: str, float32_bytes: int) -> str:
+    files = "" if to == "merged" else " --quantize f32"
+    size = f"{float32_bytes / 1e9:.1f} GB; " if float32_bytes else ""
+    return (
+        f"--dtype float32{files} keeps all of it ({size}serve it in float32, such as vLLM's --dtype float32),"
+        " and so does serving the adapter beside its base; or train longer or with a larger scale"
+    )
 
 
 def _changed_rows(reference: TensorSource, deltas: Mapping[str, LoraDelta]) -> Iterator[tuple[str, Any, Any]]:

@@ -85,7 +85,8 @@ def test_a_file_that_holds_less_than_was_said_is_warned_of(
     deltas = read_plain_deltas(source)
     merged = merge_by_hand(base, source, tmp_path / "merged", torch.bfloat16)
     forecast = forecast_kept_change(base, deltas, "bfloat16")
-    assert set(measure_exported_files(source, deltas, merged, forecast)) == {"merged"}
+    assert set(measure_exported_files(source, deltas, merged, forecast, 0)) == {"merged"}
     assert "warning" not in caplog.text  # said before merging
-    measure_exported_files(source, deltas, merged, forecast_kept_change(base, deltas, "float32"))
+    measure_exported_files(source, deltas, merged, None, 0)  # the base was not here before merging
     assert "warning: merged holds" in caplog.text
+    assert "--dtype float32 keeps all of it (serve it in float32" in caplog.text
