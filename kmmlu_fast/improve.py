@@ -20,11 +20,12 @@ def run_improve_command(argv: list[str] | None = None) -> int:
         # Imported in the watched process: no native library may be loaded before it is forked.
         from kmmlu_fast.command.flags import parse_config
         from kmmlu_fast.improvement.config import ImproveConfig
+
+        config = parse_config(ImproveConfig, argv, prog="python -m kmmlu_fast.improve")
         from kmmlu_fast.improvement.search import run_search
         from kmmlu_fast.improvement.search_report import write_search_report
         from kmmlu_fast.improvement.summary import summary_lines
 
-        config = parse_config(ImproveConfig, argv, prog="python -m kmmlu_fast.improve")
         result = run_search(config)
         print("\n".join(map(strip_control_characters, summary_lines(config, result))))
         print(f"report: {strip_control_characters(str(write_search_report(config, result)))}")

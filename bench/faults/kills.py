@@ -207,7 +207,11 @@ def _shipping_scenarios(place: Place, asked: list[str]) -> list[Scenario]:
         Scenario(
             "push",
             "push",
-            [adapter, "--repo", "org/name", "--run", str(finished), "--dry-run", "--staging", "out/push"],
+            [
+                adapter,
+                *("--repo", "org/name", "--base", "org/base"),
+                *("--run", str(finished), "--dry-run", "--staging", "out/push"),
+            ],
             staged,
             whole_staging,
             lambda folder: _finished_run(folder, place, asked),

@@ -116,14 +116,15 @@ def write_bytes_atomically(path: Path, data: bytes) -> None:
     sweep_partials(path.parent)
 
 
-def write_files_together(files: dict[Path, bytes]) -> None:
-    """Write several files that belong together; the journal is named after the first.
+def write_files_together(files: dict[Path, bytes], journal: Path | None = None) -> None:
+    """Write several files that belong together. ``journal``: named after the first file, unless that has
+    another name every time; then the next writing would not find it.
 
     All are written to temporary files before any is renamed; a journal lists their digests until the last
     rename. After a kill in between, ``claim_outputs`` uses it to recognise our files, so that the same
     command can run again.
     """
-    journal = _journal_path(next(iter(files)))
+    journal = journal or _journal_path(next(iter(files)))
     with contextlib.ExitStack() as stack:
         partials = {path: stack.enter_context(_written_partial(path, data)) for path, data in files.items()}
         digests = {path.name: hashlib.sha256(data).hexdigest() for path, data in files.items()}

@@ -72,8 +72,8 @@ class EngineOptions(Config):
     gpus_per_replica: NonNegativeInt | None = Field(
         None,
         description=(
-            "with --engine ray: GPUs of each actor, 0 = its CPUs; default: --tensor-parallel-size GPUs if the"
-            " cluster shows any. Give it for a cluster that adds GPU machines on demand"
+            "with --engine ray: GPUs of each actor, 0 = its CPUs; default: as many as --tensor-parallel-size,"
+            " if the cluster shows any. Give it for a cluster that adds GPU machines on demand"
         ),
     )
     ray_address: str | None = Field(

@@ -22,13 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from kmmlu_fast.command.flags import build_config, find_shipped_file
 from kmmlu_fast.core.digests import compute_fingerprint
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.files import make_ascii_slug
-from kmmlu_fast.core.reading import read_text
+from kmmlu_fast.core.reading import read_yaml
 from kmmlu_fast.sampling.config import SampleConfig
 from kmmlu_fast.training.config import TrainConfig
 
@@ -100,10 +98,7 @@ def read_recipes(path: Path) -> list[Recipe]:
     """The recipes of a file, in its order; a grid's come after the list's."""
     file = find_shipped_file(path, "--recipes")
     where = f"--recipes {path}"
-    try:
-        content = yaml.safe_load(read_text(file, ConfigError))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where}: is not YAML ({' '.join(str(error).split())[:200]})") from error
+    content = read_yaml(file, where)
     if not isinstance(content, dict) or not content.keys() & {"recipes", "grid"}:
         raise ConfigError(f"{where}: needs recipes (a list) or grid (a setting with its values each)")
     unknown = [str(name) for name in content if name not in _SECTIONS]

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from kmmlu_fast.core.errors import ConfigError
-from kmmlu_fast.core.reading import expand_path, read_text
+from kmmlu_fast.core.reading import expand_path, read_yaml
 from kmmlu_fast.prompting.prompt_styles import PromptStyle, add_prompt_style
 
 SHIPPED_PROTOCOLS = Path(__file__).with_name("protocols")
@@ -139,15 +139,9 @@ def _read_shipped(name: str) -> Protocol:
 
 def read_protocol(path: Path) -> Protocol:
     """The declaration in a file, its wording registered as a prompt style; ConfigError if it is faulty."""
-    import yaml
-
+    content = read_yaml(path, str(path))
     try:
-        content = yaml.safe_load(read_text(path, ConfigError))
         protocol = Protocol.model_validate(content)
-    except yaml.YAMLError as error:
-        raise ConfigError(
-            f"{path}: is not YAML ({error.__class__.__name__}; see docs/howto/protocols.md)"
-        ) from error
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, each['loc']))} {each['msg']}".strip() for each in error.errors()]
         raise ConfigError(f"{path}: {'; '.join(faults)} (see docs/howto/protocols.md)") from error

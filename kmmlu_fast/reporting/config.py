@@ -143,7 +143,7 @@ class CompareConfig(PairsConfig):
         ),
     )
     junit: Path | None = Field(
-        None, description="write the result of --fail-if (default: worse) to this JUnit XML file"
+        None, description="write the result of --fail-if, or of worse, to this JUnit XML file"
     )
     what_moved: bool = Field(
         False, description="fit which kinds of question were gained or lost (needs the dataset's texts)"

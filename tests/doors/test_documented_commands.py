@@ -135,7 +135,8 @@ def test_every_verb_has_its_exit_codes() -> None:
 
 
 def _source(verb: str) -> str:
-    return (ROOT / "kmmlu_fast" / f"{verb}.py").read_text(encoding="utf-8")
+    work = {"compare": "reporting/run_comparisons"}.get(verb, verb)
+    return (ROOT / "kmmlu_fast" / f"{work}.py").read_text(encoding="utf-8")
 
 
 def test_the_workflow_is_one() -> None:

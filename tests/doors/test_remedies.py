@@ -30,7 +30,7 @@ VERBS = {
     "evaluation": ("eval",),
     "engines": ("eval",),
     "contamination": ("leakage", "train"),
-    "reporting": ("compare", "report", "plan"),
+    "reporting": ("compare", "report", "plan", "eval"),
     "compare": ("compare",),
     "report": ("report",),
     "shipping": ("export", "check", "push", "verify"),
@@ -153,9 +153,9 @@ def choices_of(verb: str, flag: str) -> set[str] | None:
 
 # Words that follow a flag in a sentence about it, and are no value.
 _PROSE_TEXT = """
-    a above also and are as behind by can cannot chooses computes contradict did does excludes for from give
-    given go goes has have here holds if in instead is kept leads leaves may must names needs of off on only
-    or out said says should stands than that the there to too uses was were with words wrote
+    a above also and are as behind by can cannot chooses computes continues contradict did does excludes for
+    from give given go goes has have here holds if in instead is kept leads leaves may must names needs of
+    off on only or out said says should stands than that the there to too uses was were with words wrote
 """
 PROSE = frozenset(_PROSE_TEXT.split())
 

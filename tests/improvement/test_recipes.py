@@ -46,7 +46,7 @@ def test_shipped_files_are_read(name: str) -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("[1, 2", "is not YAML"),
+        ("[1, 2", "is not valid YAML"),
         ("common: {r: 4}", "needs recipes"),
         ("recipes: [{r: 4}]", "holds 1 recipe"),
         ("recipes: [{r: 4}, {rank: 8}]", "rank is not a setting"),

@@ -149,7 +149,7 @@ def test_a_declaration_of_ones_own(tmp_path: Path) -> None:
         (("{options}", ""), "leaves out {options}"),
         (("title: my own", "titel: my own"), "titel Extra inputs"),
         (("wording:", "prompt_style: qa\nwording:"), "either prompt_style or wording"),
-        (("name: faulty", "name: [1"), "is not YAML"),
+        (("name: faulty", "name: [1"), "is not valid YAML"),
     ],
 )
 def test_faulty_declarations_say_what_is_wrong(change: tuple[str, str], problem: str, tmp_path: Path) -> None:

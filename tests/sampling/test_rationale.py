@@ -16,6 +16,7 @@ from kmmlu_fast.data import alpaca as sft
 from kmmlu_fast.engines import factory as engines
 from kmmlu_fast.engines.fake import FakeEngine
 from kmmlu_fast.engines.vllm import start
+from kmmlu_fast.engines.vllm.device_arguments import cpu_arguments
 from kmmlu_fast.machine import environment
 from kmmlu_fast.models import model as models
 from kmmlu_fast.sampling import rationale
@@ -155,4 +156,4 @@ def test_prompts_stay_whole_on_cpu(monkeypatch: pytest.MonkeyPatch):
     settings = start.vllm_engine_settings(
         SampleConfig(rationale="self"), models.Model("tiny", ".", None, "0"), [], 4096
     )
-    assert ("enable_chunked_prefill", False) in settings.extra
+    assert settings.samples and cpu_arguments(settings)["enable_chunked_prefill"] is False

@@ -59,7 +59,11 @@ def _heat_maps(report: ReportData, t: Translator) -> list[Figure]:
         )
         for run in report.runs
     )
-    order = frame.group_by("subject").agg(pl.col("accuracy").mean()).sort("accuracy", descending=True)
+    order = (
+        frame.group_by("subject")
+        .agg(pl.col("accuracy").mean())
+        .sort("accuracy", "subject", descending=[True, False])
+    )
     labels = {name: t.subject(name) for name in order["subject"]}
     frame = frame.with_columns(pl.col("subject").replace_strict(labels).alias("label"))
     runs = [run.name for run in report.runs]

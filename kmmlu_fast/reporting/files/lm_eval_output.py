@@ -51,7 +51,7 @@ def _write_lm_eval_output(request: ExportRequest) -> list[Path]:
     if files:
         for folder in {path.parent for path in files}:
             folder.mkdir(parents=True, exist_ok=True)
-        write_files_together(files)
+        write_files_together(files, request.folder / "lm-eval" / ".files.journal")
     return results
 
 
