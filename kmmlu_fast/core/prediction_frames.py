@@ -6,7 +6,9 @@ In: predictions. Out: frames with these columns. Knows nothing of files.
 from __future__ import annotations
 
 from dataclasses import fields
+from typing import Any
 
+import numpy as np
 import polars as pl
 
 from kmmlu_fast.core.schema import LOGPROB_COLUMNS, Prediction
@@ -34,7 +36,13 @@ def logprobs_list() -> pl.Expr:
 
 def predictions_frame(predictions: list[Prediction]) -> pl.DataFrame:
     """Predictions as a frame with exactly PREDICTION_SCHEMA."""
-    names = list(PREDICTION_SCHEMA)
-    return pl.DataFrame(
-        {name: [getattr(p, name) for p in predictions] for name in names}, schema=PREDICTION_SCHEMA
-    )
+    columns = [_make_column(name, [getattr(p, name) for p in predictions]) for name in PREDICTION_SCHEMA]
+    return pl.DataFrame(columns, schema=PREDICTION_SCHEMA)
+
+
+def _make_column(name: str, values: list[Any]) -> pl.Series:
+    """Lists of numbers of one length go through an array: polars makes a series of each list otherwise."""
+    dtype = PREDICTION_SCHEMA[name]
+    if dtype == pl.List(pl.Float64) and values and None not in values and len({*map(len, values)}) == 1:
+        return pl.Series(name, np.array(values, dtype=np.float64)).arr.to_list()
+    return pl.Series(name, values, dtype=dtype)

@@ -86,6 +86,8 @@ class FakeEngine:
 
 def _as_shares(values: list[float]) -> tuple[float, ...]:
     """The values, lowered together if their probabilities would sum to more than 0.9."""
-    total = sum(math.exp(value) for value in values)
-    excess = max(0.0, math.log(total / 0.9))
+    total = sum(map(math.exp, values))
+    if total <= 0.9:
+        return tuple(values)
+    excess = math.log(total / 0.9)
     return tuple(value - excess for value in values)

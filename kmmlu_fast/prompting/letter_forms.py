@@ -53,4 +53,4 @@ def _add_logprobs(one: float, other: float) -> float:
 
 def letter_mass(logprobs: Sequence[float]) -> float:
     """The probability that the next token is one of these letters, 0-1 (rounding may exceed 1; it is cut)."""
-    return min(1.0, sum(math.exp(min(0.0, value)) for value in logprobs))
+    return min(1.0, sum(map(math.exp, logprobs)))
