@@ -79,7 +79,7 @@ TESTED_ELSEWHERE = {
     ),
     "through searches (tests/improvement/test_search.py, test_search_engine.py)": (
         "improvement/config improvement/confirmation improvement/search_report improvement/search_state"
-        " improvement/selection improvement/trials"
+        " improvement/trials"
     ),
     "through real trainers (tests/integrations/test_watch.py)": (
         "integrations/asked_questions integrations/live_model"

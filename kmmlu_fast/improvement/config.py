@@ -38,7 +38,7 @@ class ImproveConfig(EngineConfig):
         "max_questions",
     )
     examples: ClassVar[tuple[str, ...]] = (
-        "--model demo --dataset sample --recipes configs/recipes/quick.yaml",
+        "--model demo --dataset sample --recipes configs/recipes/quick.yaml --selection 2 --weakness 1",
         "--model skt/A.X-4.0-Light --recipes configs/recipes/seed.yaml --minutes 600",
         "--recipes configs/recipes/seed.yaml --engine ray --num-replicas 4",
     )

@@ -7,12 +7,15 @@ which ``sample`` reads. No question of either slice is ever trained on. Reads th
 from __future__ import annotations
 
 import shutil
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import polars as pl
 
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.files import write_parquet_atomically
+from kmmlu_fast.core.schema import Question
 from kmmlu_fast.data.dataset import select_questions
 from kmmlu_fast.data.default_exam import DEFAULT_EXAM
 from kmmlu_fast.data.exam_source import find_exam_sources
@@ -32,10 +35,15 @@ def selection_question_ids(config: ImproveConfig) -> frozenset[str]:
     if len(both) == len(questions):
         raise ConfigError(
             f"--selection {config.selection} --weakness {config.weakness}: these are all {len(questions):,}"
-            f" train questions of {source.label}, and none is left to train on; give smaller numbers"
+            f" train questions of {source.label}, and none is left to train on; give numbers whose sum is"
+            f" less than {_largest_subject(questions)}, the questions of its largest subject"
         )
     chosen = select_questions(questions, config.selection, "random", config.seed)
     return frozenset(question.question_id for question in chosen)
+
+
+def _largest_subject(questions: Iterable[Question]) -> int:
+    return max(Counter(question.subject for question in questions).values())
 
 
 def write_weakness_run(base: Run, selection: frozenset[str], folder: Path) -> Path:

@@ -22,6 +22,8 @@ def train(folder: Path, output: str, *more: str) -> str:
     command += ["--model", str(folder / "model"), "--output-dir", str(folder / output), "--dataset", "sample"]
     command += ["--held-out", "0", "--keep", "last", "--no-load-in-4bit", "--effective-batch", "4"]
     command += ["--micro-batch", "4", "--num-train-epochs", "2", "--learning-rate", "1e-3"]
+    # Dropout and noise: what is drawn after the pause must be what would have been drawn without it.
+    command += ["--lora-dropout", "0.1", "--neftune-noise-alpha", "5"]
     command += ["--lr-scheduler-type", "warmup_stable_decay", *more]
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
