@@ -134,7 +134,10 @@ def artefact_engine(artefact: Artefact, context_tokens: int) -> Iterator[Engine]
         assert artefact.model is not None
         stored_as = repository_quantization(artefact.model.config())
         by_transformers = stored_as in (None, "bitsandbytes")
-        config = EngineConfig(model=artefact.model.path, engine="transformers" if by_transformers else "vllm")
+        # What is stored in float32 is asked in float32: "auto" would round it to 16 bit.
+        dtype = "float32" if artefact.stored_dtype == "float32" else "auto"
+        engine_name = "transformers" if by_transformers else "vllm"
+        config = EngineConfig(model=artefact.model.path, engine=engine_name, dtype=dtype)
         model = artefact.model
     engine = open_engine(config, model, [], context_tokens)
     try:

@@ -68,6 +68,12 @@ class Artefact:
             return ", ".join(packed) or None
         return repository_quantization(self.model.config()) if self.model else None
 
+    @property
+    def stored_dtype(self) -> str:
+        """The type in a directory's config.json, such as ``float32``; "" if it names none."""
+        config = self.model.config() if self.model else {}
+        return str(config.get("dtype") or config.get("torch_dtype") or "").removeprefix("torch.")
+
     def load_tokenizer(self) -> Any | None:
         """Its own tokenizer; None for a server's model."""
         if self.kind == "gguf":

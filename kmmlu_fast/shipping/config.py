@@ -55,7 +55,11 @@ class ExportConfig(Config):
         False, description="run Python code from the model repository with your permissions; read it first"
     )
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
-        "auto", description="type of the merged weights; auto: as the base is stored"
+        "auto",
+        description=(
+            "type of the merged weights; auto: as the base is stored; float32 keeps changes that 16 bit"
+            " rounds away"
+        ),
     )
     converter: Path | None = Field(
         None, description="a llama.cpp checkout of your own, with its converter scripts and llama-quantize"

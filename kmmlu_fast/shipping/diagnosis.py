@@ -1,8 +1,8 @@
 """From measurements to one sentence: the same, equal within a bound, or different, and because of what.
 
 In: an artefact's comparisons of texts, settings, weights, letters and texts. Out: ``ReleaseDiagnosis``.
-The causes are ordered: what is read exactly from files comes before what is inferred from answers. Knows
-nothing of engines.
+The causes are ordered: what is read exactly from files comes before what is inferred from answers. A change
+that rounding lost is no fault of the files: the letters say if it matters. Knows nothing of engines.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ _ROUNDING |= {"Q3_K": 0.4, "Q2_K": 0.8}
 _SAME_NATS = 0.002  # mean KL that rounding to 16 bit explains
 _LOST_DIVERGENCE = 0.05  # nats, mean KL from which quantisation is called a loss
 _SLOPE_TOLERANCE = 0.1
+_ON_GRID = 0.1  # of a type's allowed rounding
+_TELLING = 0.2  # share of a module's change that rounding must keep for its scale to be known
+_MOSTLY_LOST = 0.5  # share of the change below which no letters excuse the loss
 _FOUR_BIT = (0.05, 0.2)
 
 
@@ -94,32 +97,41 @@ def diagnose(found: Measurements, margin_pp: float) -> ReleaseDiagnosis:
         return ReleaseDiagnosis(
             verdict="differs", sentence=f"differs, because {phrases}", causes=tuple(causes)
         )
+    verdict, sentence = _letter_verdict(found, margin_pp)
+    loss = _lost_change(found)
+    return ReleaseDiagnosis(verdict=verdict, sentence=f"{sentence}; {loss}" if loss else sentence, causes=())
+
+
+def _letter_verdict(found: Measurements, margin_pp: float) -> tuple[str, str]:
+    """The verdict and the sentence of an artefact without a fault."""
     letters = found.letters
     if letters is None:
-        return ReleaseDiagnosis(
-            verdict="undecided", sentence="undecided: no letters were compared", causes=()
-        )
+        return "undecided", "undecided: no letters were compared"
     counted = f"{letters.same_letters} of {letters.questions} letters equal"
-    if letters.divergence < _SAME_NATS and not letters.changed_beyond_ties:
-        return ReleaseDiagnosis(
-            verdict="same",
-            sentence=f"the same ({counted}, mean divergence {letters.divergence:.1g} nats)",
-            causes=(),
-        )
+    near = _describe_near_ties(letters)
+    is_close = letters.divergence < _SAME_NATS and not letters.changed_beyond_ties
+    if is_close and not _lost_change(found):
+        but = " but for near ties" if near else ""
+        return "same", f"the same{but} ({counted}{near}, mean divergence {letters.divergence:.1g} nats)"
     bound = 100 * letters.key_bound
     if bound <= margin_pp:
-        return ReleaseDiagnosis(
-            verdict="equal",
-            sentence=f"equal within {margin_pp:g} pp (the right answer's share; {counted})",
-            causes=(),
-        )
-    return ReleaseDiagnosis(
-        verdict="undecided",
-        sentence=(
-            f"undecided: equal within {bound:.2f} pp, not yet within {margin_pp:g} ({counted}); ask more"
-            " --questions, or allow a wider --margin"
-        ),
-        causes=(),
+        return "equal", f"equal within {margin_pp:g} pp (the right answer's share; {counted}{near})"
+    return "undecided", (
+        f"undecided: equal within {bound:.2f} pp, not yet within {margin_pp:g} ({counted}{near}); ask more"
+        " --questions, or allow a wider --margin"
+    )
+
+
+def _describe_near_ties(letters: LetterComparison) -> str:
+    """How close the changed letters were, a phrase after a count; empty if none changed."""
+    changed = letters.questions - letters.same_letters
+    ties = changed - letters.changed_beyond_ties
+    if not ties:
+        return ""
+    others = f"{ties} other{'s' if ties > 1 else ''} within near ties"
+    return (
+        f", {others}: at most {letters.widest_tie:.2f} nats between the best two, the median of all questions"
+        f" is {letters.median_margin:.2f}"
     )
 
 
@@ -217,27 +229,47 @@ def _weight_causes(found: Measurements) -> list[Cause]:
 
 
 def _slope_causes(changed: Sequence[TensorDifference]) -> list[Cause]:
-    known = [each for each in changed if each.slope is not None and each.slope_error < 0.2]
+    """Faults of the scale. What rounding explains is none: 16-bit modules are judged by the scale that gives
+    their slope once rounded, quantised ones by whether they share one."""
+    known = [each for each in changed if _scale_error(each) < 0.2]
     if not known:
         return []
-    slopes = {each.name: float(each.slope or 0.0) for each in known}
-    typical = statistics.median(slopes.values())
-    wrong = [each.name for each in known if not _is_one(each)]
+    scales = {each.name: _scale_of(each) for each in known}
+    typical = statistics.median(scales.values())
+    wrong = [each.name for each in known if not _is_near(each, 1.0)]
     if not wrong:
         return []
-    if len(wrong) == len(known):
+    # A base whose weights lie on the type's grid (unpacked from 4 bit) is rounded back to them.
+    is_exact = all(each.is_exact for each in known)
+    common = sum(abs(_scale_of(each) - typical) <= _tolerance(each) for each in known) >= 0.9 * len(known)
+    if abs(typical) < 0.15 and not is_exact and _lie_on_grid(known):
+        return []
+    if abs(typical - 1) > _SLOPE_TOLERANCE and (common or (is_exact and len(wrong) == len(known))):
         return [_scale_cause(typical)]
-    if not all(each.is_exact for each in known):
-        # A base whose weights lie on the type's grid (unpacked from 4 bit) is rounded back to them.
-        phrase = f"rounding changes what the adapter adds in {len(wrong)} of {len(known)} modules"
-        return [Cause("quantisation", f"of quantisation loss: {phrase}")]
-    if abs(typical - 1) < _SLOPE_TOLERANCE and all(abs(slopes[name]) < 0.3 for name in wrong):
+    if not is_exact:
+        return []
+    if abs(typical - 1) < _SLOPE_TOLERANCE and all(abs(scales[name]) < 0.3 for name in wrong):
         return [
             Cause(
                 "missing part", f"the adapter is not applied to {len(wrong)} of {len(known)}: {_names(wrong)}"
             )
         ]
     return [Cause("missing part", f"the adapter is applied with other scales to {_names(wrong)}")]
+
+
+def _lost_change(found: Measurements) -> str:
+    """How much of the adapter's change rounding kept, and the way out; empty if enough or not measured."""
+    kept = found.weights.kept if found.weights else None
+    if found.weights is None or kept is None or kept.is_enough:
+        return ""
+    if not all(each.is_exact for each in found.weights.changed):
+        never = " (rounded away, or never applied)" if kept.share < 0.05 else ""
+        return f"quantisation ({found.quantisation}) keeps {kept.describe()}{never}"
+    size = found.weights.float32_bytes / 1e9
+    return (
+        f"16-bit rounding keeps {kept.describe()}: export with --dtype float32 ({size:.1f} GB), serve the"
+        " adapter beside its base, or train longer or with a larger scale"
+    )
 
 
 def _scale_cause(slope: float) -> Cause:
@@ -252,19 +284,45 @@ def _letter_causes(found: Measurements, weights_are_right: bool) -> list[Cause]:
     letters = found.letters
     if letters is None:
         return []
-    loss = _loss_phrase(found)
+    if weights_are_right and _loses_effect(found, letters):
+        return [_loss_cause(found)]
     if found.quantisation and letters.divergence >= _LOST_DIVERGENCE and weights_are_right:
-        return [Cause("quantisation", f"of quantisation loss ({found.quantisation}): {loss}")]
+        return [_loss_cause(found)]
     if letters.slope is not None and not weights_are_right and letters.divergence >= _SAME_NATS:
         low, high = letters.slope_low - _SLOPE_TOLERANCE, letters.slope_high + _SLOPE_TOLERANCE
         explained = letters.difference < 0.5 * letters.reference_shift or abs(letters.slope) < 0.15
         if not low <= 1 <= high and (explained or letters.slope > 1.3):
             return [_scale_cause(letters.slope)]
     if found.quantisation and letters.divergence >= _LOST_DIVERGENCE:
-        return [Cause("quantisation", f"of quantisation loss ({found.quantisation}): {loss}")]
+        return [_loss_cause(found)]
     if not found.quantisation and letters.divergence >= _LOST_DIVERGENCE:
-        return [Cause("base", f"its answers are those of other weights: {loss}")]
+        return [Cause("base", f"its answers are those of other weights: {_loss_phrase(found)}")]
     return []
+
+
+def _loses_effect(found: Measurements, letters: LetterComparison) -> bool:
+    """Whether rounding took a part of the adapter's effect that matters beside the whole of it."""
+    kept = found.weights.kept if found.weights else None
+    mostly_lost = kept is not None and kept.share < _MOSTLY_LOST
+    less = letters.slope is not None and letters.slope_high < 1 - _SLOPE_TOLERANCE
+    if letters.divergence < _SAME_NATS:
+        return (less and bool(_lost_change(found))) or (mostly_lost and letters.slope is None)
+    return mostly_lost or (less and bool(found.quantisation or _lost_change(found)))
+
+
+def _loss_cause(found: Measurements) -> Cause:
+    """Quantisation's, or 16-bit rounding's: what is left of the adapter in weights and letters."""
+    letters, lost, left = found.letters, _lost_change(found), ""
+    assert letters is not None
+    if letters.slope is not None:
+        left = (
+            f"; {100 * letters.slope:.0f} % of the adapter's effect on the letters is left"
+            f" ({100 * letters.slope_low:.0f} to {100 * letters.slope_high:.0f} %)"
+        )
+    if found.quantisation:
+        start = lost or f"of quantisation loss ({found.quantisation})"
+        return Cause("quantisation", f"{start}{left}; {_loss_phrase(found)}")
+    return Cause("rounding", f"{lost}{left}; {_loss_phrase(found)}")
 
 
 def _loss_phrase(found: Measurements) -> str:
@@ -303,9 +361,31 @@ def _are_four_bit(differences: Sequence[TensorDifference]) -> bool:
     return bool(differences) and all(low < each.residual < high and each.is_exact for each in differences)
 
 
-def _is_one(each: TensorDifference) -> bool:
+def _scale_of(each: TensorDifference) -> float:
+    return float((each.slope if each.scale is None else each.scale) or 0.0)
+
+
+def _scale_error(each: TensorDifference) -> float:
+    """The standard error of a module's scale; infinite if rounding leaves too little to tell."""
+    if each.slope is None or each.kept < _TELLING:
+        return math.inf
+    return each.slope_error / each.kept
+
+
+def _lie_on_grid(differences: Sequence[TensorDifference]) -> bool:
+    """Whether the base's weights lie on the quantised types' own grids: rounding hardly moves them."""
+    return statistics.median(each.residual / _allowed(each) for each in differences) < _ON_GRID
+
+
+def _tolerance(each: TensorDifference) -> float:
+    return max(_SLOPE_TOLERANCE, 4 * _scale_error(each))
+
+
+def _is_near(each: TensorDifference, scale: float) -> bool:
+    """Whether the module holds ``scale`` times the change, in full or as far as rounding lets it. In full:
+    a merge into a finer base, rounded once, loses nothing on average."""
     assert each.slope is not None
-    return abs(each.slope - 1) <= max(_SLOPE_TOLERANCE, 4 * each.slope_error)
+    return min(abs(_scale_of(each) - scale), abs(each.slope - scale)) <= _tolerance(each)
 
 
 def _allowed(each: TensorDifference) -> float:

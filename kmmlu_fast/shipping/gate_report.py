@@ -47,9 +47,13 @@ def _measured_lines(checked: CheckedArtefact) -> list[str]:
     weights = measured.weights
     if weights is not None and weights.changed:
         slopes = [each.slope for each in weights.changed if each.slope is not None]
+        rounded = [each.kept for each in weights.changed if each.is_exact]
+        predicted = ""
+        if len(rounded) == len(slopes) and weights.kept and not weights.kept.is_enough:
+            predicted = f"; rounding leaves a right merge {min(rounded):.3f} to {max(rounded):.3f}"
         lines.append(
             f"weights: {len(slopes)} modules hold {min(slopes):.3f} to {max(slopes):.3f} times the adapter's"
-            " change"
+            f" change{predicted}"
         )
     for name, letters in (("Korean", measured.letters), ("English", measured.english)):
         if letters is None:
@@ -58,7 +62,8 @@ def _measured_lines(checked: CheckedArtefact) -> list[str]:
         if letters.slope is not None:
             slope = f", slope {letters.slope:.2f} ({letters.slope_low:.2f} to {letters.slope_high:.2f})"
         lines.append(
-            f"letters, {name}: {letters.same_letters} of {letters.questions} equal, divergence"
+            f"letters, {name}: {letters.same_letters} of {letters.questions} equal"
+            f" ({letters.changed_beyond_ties} changed beyond near ties), divergence"
             f" {letters.divergence:.4f} nats{slope}"
         )
     generated, reference = measured.generated, measured.reference_generated

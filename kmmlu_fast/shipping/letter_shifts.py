@@ -38,6 +38,8 @@ class LetterComparison:
     key_change_error: float = 0.0  # its standard error
     gained: int = 0  # right in the artefact only
     lost: int = 0
+    widest_tie: float = 0.0  # nats: the largest reference margin, up to NEAR_TIE, of a changed letter
+    median_margin: float = 0.0  # of the reference, all questions
 
     @property
     def key_bound(self) -> float:
@@ -60,15 +62,14 @@ def compare_letters(
     best = [(argmax_index(one), argmax_index(other)) for one, other in zip(reference, artefact, strict=True)]
     margins = [float(np.diff(np.sort(np.asarray(row))[-2:])[0]) for row in reference]
     changes = [float(other[key] - one[key]) for (one, other), key in zip(shares, keys, strict=True)]
+    changed = [margin for (one, other), margin in zip(best, margins, strict=True) if one != other]
     size = _rms(shift)
     slope, low, high = (None, 0.0, 0.0) if size < _MIN_SHIFT else _slope(shift, moved)
     return LetterComparison(
         questions=len(reference),
         divergence=float(np.mean(divergence)),
         same_letters=sum(one == other for one, other in best),
-        changed_beyond_ties=sum(
-            one != other and margin > NEAR_TIE for (one, other), margin in zip(best, margins, strict=True)
-        ),
+        changed_beyond_ties=sum(margin > NEAR_TIE for margin in changed),
         reference_shift=size,
         difference=_rms(gap),
         slope=slope,
@@ -78,6 +79,8 @@ def compare_letters(
         key_change_error=float(np.std(changes, ddof=1) / np.sqrt(len(changes))) if len(changes) > 1 else 0.0,
         gained=sum(one != key == other for (one, other), key in zip(best, keys, strict=True)),
         lost=sum(one == key != other for (one, other), key in zip(best, keys, strict=True)),
+        widest_tie=max((margin for margin in changed if margin <= NEAR_TIE), default=0.0),
+        median_margin=float(np.median(margins)),
     )
 
 

@@ -72,7 +72,7 @@ class SafetensorsFolder:
             with safe_open(path, framework="pt") as file:
                 for key in file.keys():  # noqa: SIM118
                     part = file.get_slice(key)
-                    name = _plain_name(key)
+                    name = plain_name(key)
                     self._files[name] = path
                     self._slices[name] = (tuple(part.get_shape()), str(part.get_dtype()))
         self._keys = {name: key for key, name in self._original_names(folder).items()}
@@ -83,7 +83,7 @@ class SafetensorsFolder:
         names: dict[str, str] = {}
         for path in dict.fromkeys(self._files.values()):
             with safe_open(path, framework="pt") as file:
-                names |= {key: _plain_name(key) for key in file.keys()}  # noqa: SIM118
+                names |= {key: plain_name(key) for key in file.keys()}  # noqa: SIM118
         return names
 
     @property
@@ -173,7 +173,7 @@ def checkpoint_name(name: str, architecture: str) -> str | None:
     return None
 
 
-def _plain_name(key: str) -> str:
+def plain_name(key: str) -> str:
     """A multimodal checkpoint's text model under the names of a text model."""
     for prefix in ("model.language_model.", "language_model.model."):
         if key.startswith(prefix):

@@ -138,8 +138,87 @@ def test_adapter_of_other_base_weights() -> None:
     assert names(replace(BASE, initialisation="pissa")) == ["pissa"]
 
 
+def on_grid(name: str, kept: float, scale: float = 1.0) -> TensorDifference:
+    """A 16-bit module of which rounding keeps ``kept`` of the adapter's change at scale 1."""
+    slope = scale * kept
+    return replace(tensor(name, slope), kept=kept, scale=scale)
+
+
+ROUNDED = weights(on_grid(Q, 0.66), on_grid(K, 0.94), on_grid(K + "2", 0.75), float32_bytes=1_072_000_000)
+
+
+def test_rounding_is_no_other_scale_and_is_judged_by_letters() -> None:
+    near = replace(GOOD, same_letters=190, divergence=0.0013, slope=0.93, slope_low=0.92, slope_high=0.95)
+    near = replace(near, widest_tie=0.06, median_margin=0.09)
+    found = diagnose(replace(BASE, weights=ROUNDED, letters=near), 0.5)
+    assert found.verdict == "equal" and found.is_safe
+    for part in ("190 of 200", "0.06 nats", "0.09", "keeps 78 %", "66 to 94 %", "float32 (1.1 GB)"):
+        assert part in found.sentence
+    wide = replace(near, key_change_error=0.02)
+    assert diagnose(replace(BASE, weights=ROUNDED, letters=wide), 0.5).verdict == "undecided"
+
+
+def test_rounding_that_takes_the_effect_differs() -> None:
+    lost = replace(GOOD, divergence=0.01, slope=0.7, slope_low=0.65, slope_high=0.75, same_letters=150)
+    found = diagnose(replace(BASE, weights=ROUNDED, letters=lost), 0.5)
+    assert [cause.name for cause in found.causes] == ["rounding"]
+    assert "70 % of the adapter's effect on the letters is left" in found.sentence
+    # Letters that the adapter hardly moves excuse no weights that hold next to nothing of it.
+    gone = weights(on_grid(Q, 0.05), on_grid(K, 0.1))
+    silent = replace(GOOD, slope=None, reference_shift=0.01)
+    assert names(replace(BASE, weights=gone, letters=silent)) == ["rounding"]
+
+
+@pytest.mark.parametrize(("scale", "name"), [(0.0, "not applied"), (2.0, "twice"), (0.5, "scale")])
+def test_a_wrong_scale_is_named_beside_rounding(scale: float, name: str) -> None:
+    found = weights(on_grid(Q, 0.66, scale), on_grid(K, 0.94, scale), on_grid(K + "2", 0.75, scale))
+    assert names(replace(BASE, weights=found)) == [name]
+
+
+def test_a_module_without_the_adapter_is_named_beside_rounding() -> None:
+    found = weights(on_grid(Q, 0.66, 0.0), on_grid(K, 0.94), on_grid(K + "2", 0.75))
+    assert names(replace(BASE, weights=found)) == ["missing part"]
+
+
 def test_an_adapter_that_is_rounded_away_is_quantisation_loss() -> None:
-    packed = [tensor(Q, 0.1, 0.06, "Q4_K"), tensor(K, 1.0, 0.06, "Q4_K"), tensor(K + "2", 0.9, 0.06, "Q5_0")]
-    assert names(Measurements(quantisation="Q4_K", letters=GOOD, weights=weights(*packed))) == [
-        "quantisation"
-    ]
+    packed = [tensor(Q, 0.03, 0.01, "Q8_0"), tensor(K, 0.9, 0.01, "Q8_0"), tensor(K + "2", 0.4, 0.01, "Q8_0")]
+    letters = replace(GOOD, divergence=0.02, same_letters=55, changed_beyond_ties=15)
+    letters = replace(letters, slope=0.64, slope_low=0.62, slope_high=0.65)
+    found = diagnose(Measurements(quantisation="Q8_0", letters=letters, weights=weights(*packed)), 0.5)
+    assert [cause.name for cause in found.causes] == ["quantisation"]
+    for part in (
+        "because quantisation (Q8_0) keeps",
+        "3 to 90 %",
+        "64 % of the adapter's effect",
+        "145 of 200 letters change",
+    ):
+        assert part in found.sentence
+
+
+def test_a_scale_common_to_all_quantised_modules_is_a_scale() -> None:
+    packed = [tensor(f"{Q}{n}", 0.5 + 0.01 * n, 0.06, "Q4_K") for n in range(4)]
+    assert names(Measurements(quantisation="Q4_K", letters=GOOD, weights=weights(*packed))) == ["scale"]
+
+
+def test_near_ties_are_told_with_their_size() -> None:
+    letters = replace(GOOD, same_letters=193, widest_tie=0.04, median_margin=0.5)
+    found = diagnose(replace(BASE, letters=letters), 0.5)
+    assert found.verdict == "same" and found.sentence.startswith("the same but for near ties")
+    assert "7 others within near ties: at most 0.04 nats" in found.sentence
+
+
+def test_a_merge_into_a_finer_base_holds_the_whole_change() -> None:
+    # Rounded once from float32: nothing is lost on average, although adding to 16-bit weights would lose it.
+    finer = weights(*(replace(on_grid(f"{Q}{n}", 0.7), slope=1.0, scale=1.4) for n in range(3)))
+    assert names(replace(BASE, weights=finer)) == []
+    scaled = [replace(on_grid(f"{Q}{n}", 0.7, 1.3), slope=0.95 + 0.1 * n) for n in range(3)]
+    assert names(replace(BASE, weights=weights(*scaled))) == ["scale"]
+
+
+def test_nothing_left_of_an_adapter_on_a_grid_may_be_rounding() -> None:
+    lost = replace(GOOD, divergence=0.03, slope=0.0, slope_low=-0.02, slope_high=0.02)
+    on_q4, off_q4 = (weights(*(tensor(f"{Q}{n}", 0.0, r, "Q4_K") for n in range(3))) for r in (0.002, 0.08))
+    found = diagnose(Measurements(quantisation="Q4_K", letters=lost, weights=on_q4), 0.5)
+    assert [cause.name for cause in found.causes] == ["quantisation"]
+    assert "rounded away, or never applied" in found.sentence
+    assert names(Measurements(quantisation="Q4_K", letters=lost, weights=off_q4)) == ["not applied"]

@@ -14,6 +14,7 @@ from kmmlu_fast.core.errors import AdapterError, ConfigError, EngineError
 from kmmlu_fast.shipping import export as module
 from kmmlu_fast.shipping.config import CheckConfig, ExportConfig
 from kmmlu_fast.shipping.export import RECORD, export_adapter
+from kmmlu_fast.shipping.source import load_shipping_source
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -132,3 +133,35 @@ def test_faults_of_flags(values: dict[str, Any], message: str) -> None:
 def test_check_needs_an_artefact() -> None:
     with pytest.raises(ValueError, match="at least one artefact"):
         CheckConfig(artefacts=["out/lora"])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kinds", "first"),
+    [
+        ("auto", ["q8_0"], "bf16"),
+        ("float32", ["q8_0"], "f32"),
+        ("float32", ["bf16", "q8_0"], "f32"),
+        ("float16", ["q4_k_m"], "f16"),
+        ("float32", [], "bf16"),
+        ("auto", ["f16", "bf16"], "f16"),
+    ],
+)
+def test_quantised_files_are_made_from_the_merged_type(
+    lora: Path, tmp_path: Path, dtype: str, kinds: list[str], first: str
+) -> None:
+    source = load_shipping_source(str(lora), None)
+    values = config(lora, tmp_path / "out", to="gguf", dtype=dtype, quantize=kinds)
+    assert module._first_kind(values, source) == first
+
+
+def test_disk_of_a_float32_merge_is_twice_as_much(
+    lora: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(module, "_weight_bytes", lambda _: 10_000_000_000)
+    monkeypatch.setattr(module, "disk_free_bytes", lambda _: 1000)
+    for dtype in ("auto", "float32"):
+        with pytest.raises(ConfigError, match="needs up to") as caught:
+            export_adapter(config(lora, tmp_path / "out", dtype=dtype))
+        asked.append(round(float(str(caught.value).split("needs up to ")[1].split()[0])))
+    assert asked in ([10, 21], [11, 21])  # GB, with a spare of 5 %

@@ -257,6 +257,37 @@ def test_4_bit_gguf_is_never_blamed_on_the_adapter(bench: Bench) -> None:
     assert {cause.name for cause in checked.diagnosis.causes} <= {"quantisation"}
 
 
+def merge_again(bench: Bench, adapter: Path, merged: Path, factor: float) -> Path:
+    """base + ``factor`` times the adapter's change, rounded once."""
+    from safetensors.torch import load_file
+
+    base = load_file(bench.base / "model.safetensors")
+
+    def edit(tensors: plant.Tensors) -> None:
+        for name, change in plant.adapter_changes(adapter).items():
+            tensors[name] = (base[name].float() + factor * change).to(tensors[name].dtype)
+
+    return plant.edit_tensors(merged, bench.place(), edit)
+
+
+def test_rounding_of_a_small_adapter_is_no_other_scale(bench: Bench) -> None:
+    if bench.architecture == "qwen2":
+        small = make_tiny_adapter(bench.base, bench.place("small"), scale=0.005)
+        export = export_adapter(ExportConfig(adapter=[str(small)], out=bench.place("merged")))
+        assert 0.7 < export.record["kept_change"]["merged"]["share"] < 0.9
+        gate = ReleaseGate(CheckConfig(artefacts=[str(small), "-"], questions=40, generations=0))
+        sentences = []
+        for factor in (1.0, 2.0, 0.0):
+            path = export.path
+            if factor != 1:
+                path = merge_again(bench, small, export.path, factor)
+            diagnosis = gate.check(open_artefact(str(path), None)).diagnosis
+            sentences.append(([cause.name for cause in diagnosis.causes], diagnosis.sentence))
+        (right, said), (twice, _), (gone, _) = sentences
+        assert set(right) <= {"rounding"} and "16-bit rounding keeps" in said
+        assert twice == ["twice"] and gone == ["not applied"]
+
+
 @pytest.mark.parametrize("form", ["float32", "float16", "resaved tokenizer", "renamed", "sharded"])
 def test_other_forms_pass(bench: Bench, form: str) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer

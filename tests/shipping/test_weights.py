@@ -107,3 +107,47 @@ def test_a_module_whose_factors_are_zero_is_not_changed(tmp_path: Path) -> None:
     still = {**DELTAS, K: LoraDelta(draw(2, 32, seed=7), torch.zeros(16, 2), 0.1)}
     found = compare_weights(write(tmp_path / "base", BASE), still, write(tmp_path / "merged", BASE))
     assert [each.name for each in found.changed] == [f"{Q}.weight"]
+
+
+def sixteen_bit(factor: float, size: float) -> tuple[dict[str, Any], dict[str, Any], dict[str, LoraDelta]]:
+    """A bfloat16 base, a bfloat16 merge of ``factor`` times a change of ``size`` (relative), the change."""
+    base = {name: tensor.bfloat16() for name, tensor in BASE.items()}
+    deltas = {m: LoraDelta(delta.down, delta.up, size / 1.4) for m, delta in DELTAS.items()}
+    merged = dict(base)
+    for module, delta in deltas.items():
+        change_of_module = factor * delta.scale * (delta.up @ delta.down)
+        merged[f"{module}.weight"] = (base[f"{module}.weight"].float() + change_of_module).bfloat16()
+    return base, merged, deltas
+
+
+@pytest.mark.parametrize(("size", "low", "high"), [(0.0015, 0.3, 0.9), (0.1, 0.98, 1.02)])
+def test_what_rounding_keeps_is_predicted_module_by_module(
+    tmp_path: Path, size: float, low: float, high: float
+) -> None:
+    base, merged, deltas = sixteen_bit(1.0, size)
+    found = compare_weights(write(tmp_path / "base", base), deltas, write(tmp_path / "merged", merged))
+    for each in found.changed:
+        assert low < each.slope < high and each.slope == pytest.approx(each.kept, abs=1e-4)
+        assert each.scale == 1.0
+    assert found.kept.is_enough == (size > 0.01)
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.5, 2.0, -1.0])
+def test_a_planted_scale_is_found_under_rounding(tmp_path: Path, factor: float) -> None:
+    base, merged, deltas = sixteen_bit(factor, 0.002)
+    found = compare_weights(write(tmp_path / "base", base), deltas, write(tmp_path / "merged", merged))
+    assert [each.scale for each in found.changed] == pytest.approx([factor, factor], abs=0.06)
+
+
+def test_a_float32_copy_of_a_16_bit_merge_was_rounded_too(tmp_path: Path) -> None:
+    base, merged, deltas = sixteen_bit(1.0, 0.0015)
+    copy = {name: tensor.float() for name, tensor in merged.items()}
+    found = compare_weights(write(tmp_path / "base", base), deltas, write(tmp_path / "copy", copy))
+    assert all(each.scale == 1.0 and each.kept < 0.9 for each in found.changed)
+
+
+def test_factors_of_a_multimodal_checkpoint_find_their_weights(tmp_path: Path) -> None:
+    deltas = {name.replace("model.", "model.language_model.", 1): delta for name, delta in DELTAS.items()}
+    merged = {**BASE, **{f"{m}.weight": BASE[f"{m}.weight"] + change(m) for m in (Q, K)}}
+    found = compare_weights(write(tmp_path / "base", BASE), deltas, write(tmp_path / "merged", merged))
+    assert len(found.changed) == 2
