@@ -246,7 +246,7 @@ def compare_pair(first: Run, second: Run, settings: ComparisonSettings) -> PairC
     if data.logprobs and not settings.headline_only:
         endpoints = compare_endpoints(data.key, data.strata, *data.logprobs, weights, asked, data.options)
     moved = None
-    if settings.questions is not None and settings.what_moved:
+    if settings.questions is not None and settings.what_moved and not settings.headline_only:
         moved = compare_gained_and_lost(joined, settings.questions, settings.overlap)
     letters = None
     if joined["num_options"].n_unique() == 1 and not settings.headline_only:

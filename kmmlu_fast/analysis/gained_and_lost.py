@@ -14,6 +14,7 @@ higher for such questions than for others. p is corrected (Holm) for the number 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import polars as pl
@@ -88,8 +89,8 @@ def with_change_features(questions: pl.DataFrame, overlap: frozenset[str] = froz
     )
     refers_to_options = []
     for row in questions.select(letters).iter_rows():
-        options = [option for option in row if option is not None]
-        refers_to_options.append(names_other_options(options))
+        options = tuple(option for option in row if option is not None)
+        refers_to_options.append(_names_other_options(options))
     return (
         with_question_features(questions)
         .with_columns(
@@ -100,6 +101,12 @@ def with_change_features(questions: pl.DataFrame, overlap: frozenset[str] = froz
         )
         .collect()
     )
+
+
+@cache
+def _names_other_options(options: tuple[str, ...]) -> bool:
+    """``names_other_options``; a report asks it of the same questions for every pair."""
+    return names_other_options(options)
 
 
 def _fit_feature_odds(columns: dict[str, np.ndarray], gained: np.ndarray) -> tuple[FeatureOdds, ...]:
