@@ -101,7 +101,8 @@ def test_conflicting_keys_are_left_out_of_accuracy_without_any_witness() -> None
         **{letter: pl.concat_str(pl.lit(f"{letter} "), "question_id") for letter in "ABCD"},
     )
     first, other = (
-        questions.filter(pl.col("answer") == letter).row(0, named=True)["question_id"] for letter in "AB"
+        run.frame.filter(pl.col("answer") == letter, "correct").row(0, named=True)["question_id"]
+        for letter in "AB"
     )
     text = pl.when(pl.col("question_id") == other).then(pl.lit(first)).otherwise("question_id")
     questions = questions.with_columns(
