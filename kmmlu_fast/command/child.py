@@ -1,4 +1,4 @@
-"""Runs a verb in a child process: its memory is freed when it ends, and what it patches stays with it.
+"""Runs a verb or module in a child process: its memory is freed at the end, what it patches stays with it.
 
 In: a verb and its config. Out: nothing; what the verb writes is on disk. Its progress lines go to the logger
 ``kmmlu_fast``. Knows nothing of the verbs.
@@ -28,26 +28,30 @@ def run_verb(verb: str, config: Config, failure: type[KmmluError]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, f"{verb}.yaml")
         file.write_text(yaml.safe_dump(explicit, allow_unicode=True), encoding="utf-8")
-        command = [sys.executable, "-m", f"kmmlu_fast.{verb}", "--config", str(file)]
-        last = ""
-        with subprocess.Popen(
-            command,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
-        ) as child:
-            assert child.stderr is not None
-            try:
-                for line in child.stderr:
-                    last = line.strip() or last
-                    log_note(line.rstrip())
-            except BaseException:
-                child.terminate()
-                raise
+        run_module([f"kmmlu_fast.{verb}", "--config", str(file)], failure)
+
+
+def run_module(arguments: list[str], failure: type[KmmluError]) -> None:
+    """Run ``python -m`` with these arguments, as ``run_verb`` does."""
+    last = ""
+    with subprocess.Popen(
+        [sys.executable, "-m", *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+    ) as child:
+        assert child.stderr is not None
+        try:
+            for line in child.stderr:
+                last = line.strip() or last
+                log_note(line.rstrip())
+        except BaseException:
+            child.terminate()
+            raise
     if child.returncode:
-        said = last.removeprefix("error: ") or f"{verb} ended with exit code {child.returncode}"
-        raise failure(said)
+        name = arguments[0].rpartition(".")[2]
+        raise failure(last.removeprefix("error: ") or f"{name} ended with exit code {child.returncode}")
 
 
 def _end_with_parent() -> None:

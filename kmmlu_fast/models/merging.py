@@ -9,10 +9,15 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import pickle
+import sys
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
 
+from kmmlu_fast.command.child import run_module
+from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import AdapterError
 from kmmlu_fast.core.files import cache_root, remove_tree, sync_folder
 from kmmlu_fast.core.locks import acquire_lock, sweep_lock
@@ -48,12 +53,32 @@ def merge_adapter(model: Model, adapter: Adapter, dtype: str) -> Path:
         with acquire_lock(lock, late, wait_sec=_MERGE_WAIT_SEC):
             if (target / "config.json").exists():
                 return target
+            if "vllm" in sys.modules:
+                return merge_in_child(model, adapter, dtype, target)
             return write_merged_model(model, adapter, dtype, target)
     except OSError as error:
         raise AdapterError(
             f"--adapter {adapter.path}: no merged copy in {target} ({error}); free disk space or set"
             " KMMLU_FAST_CACHE"
         ) from error
+
+
+def merge_in_child(model: Model, adapter: Adapter, dtype: str, target: Path) -> Path:
+    """``write_merged_model`` in a process of its own: vLLM changes classes of transformers (GPT-NeoX's, for
+    one), and a merge must load the model that PEFT knows. Needs ``target``'s lock.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "merge.pickle")
+        file.write_bytes(pickle.dumps((model, adapter, dtype, target)))
+        run_module(["kmmlu_fast.models.merging", str(file)], AdapterError)
+    return target
+
+
+def _run_in_child() -> int:
+    def body() -> None:
+        write_merged_model(*pickle.loads(Path(sys.argv[1]).read_bytes()))
+
+    return run_main(body)
 
 
 def merged_name(model: Model, adapter: Adapter, dtype: str) -> str:
@@ -223,3 +248,7 @@ def _difference(found: Any, wanted: Any) -> float:
 
 def _fits_in_float32(parameters: int) -> bool:
     return 4.5 * parameters < detect_machine().memory_free_bytes
+
+
+if __name__ == "__main__":
+    sys.exit(_run_in_child())

@@ -1,0 +1,32 @@
+"""A merge in a child process gives the same copy, and its refusal is the parent's."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tiny import make_tiny_adapter, make_tiny_model
+
+from kmmlu_fast.core.errors import AdapterError
+from kmmlu_fast.models.adapters import load_adapters
+from kmmlu_fast.models.merging import merge_in_child, write_merged_model
+from kmmlu_fast.models.model import resolve_model
+
+
+def weights(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.safetensors")}
+
+
+def test_the_copy_is_the_same_and_a_refusal_is_one_line(tmp_path: Path) -> None:
+    path = make_tiny_model(tmp_path / "model")
+    model = resolve_model(str(path))
+    [adapter] = load_adapters([str(make_tiny_adapter(path, tmp_path / "lora"))], model, "merge")
+    here = write_merged_model(model, adapter, "float32", tmp_path / "here")
+    apart = merge_in_child(model, adapter, "float32", tmp_path / "apart")
+    assert weights(apart) == weights(here) != {}
+    gone = replace(adapter, path=tmp_path / "nothing")
+    with pytest.raises(AdapterError, match="nothing") as caught:
+        merge_in_child(model, gone, "float32", tmp_path / "none")
+    assert "\n" not in str(caught.value) and not (tmp_path / "none").exists()
