@@ -107,10 +107,10 @@ def measure_exported_files(
 
 
 def _way_out(to: str, float32_bytes: int) -> str:
-    files = "" if to == "merged" else " --quantize f32"
+    flags = "--dtype float32" if to == "merged" else "--dtype float32 --quantize f32"
     size = f"{float32_bytes / 1e9:.1f} GB; " if float32_bytes else ""
     return (
-        f"--dtype float32{files} keeps all of it ({size}serve it in float32, such as vLLM's --dtype float32),"
+        f"{flags} keeps all of it ({size}serve it in float32, such as vLLM's --dtype float32),"
         " and so does serving the adapter beside its base; or train longer or with a larger scale"
     )
 
