@@ -15,7 +15,6 @@ from kmmlu_fast.data.default_exam import DEFAULT_DATASET, DEFAULT_EXAM
 from kmmlu_fast.engines.config import EngineConfig
 from kmmlu_fast.engines.options import NF4_NAMES
 from kmmlu_fast.prompting.prompt_styles import PromptStyleName
-from kmmlu_fast.prompting.reasoning_parsers import parser_faults
 from kmmlu_fast.prompting.template_options import kwargs_as_texts, template_kwargs_faults
 
 
@@ -279,6 +278,8 @@ class EvalConfig(EngineConfig):
         if self.reasoning_parser is not None:
             if self.output_type != "cot":
                 faults.append("--reasoning-parser goes with --output-type cot")
+            from kmmlu_fast.prompting.reasoning_parsers import parser_faults
+
             faults += parser_faults(self.reasoning_parser)
         if self.prompt_style not in (None, "chat"):
             faults += [
