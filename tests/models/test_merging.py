@@ -4,6 +4,7 @@ content.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +32,7 @@ def test_a_copy_that_answers_otherwise_is_refused_and_not_kept(
     make_peft_adapter(base, tmp_path / "lora", target_modules=[*PROJECTIONS, "lm_head"])
     model = resolve_model(str(base))
     [adapter] = load_adapters([str(tmp_path / "lora")], model, "merge")
+    monkeypatch.delitem(sys.modules, "vllm", raising=False)  # with it, a child would merge, unpatched
     monkeypatch.setattr(merging, "untie_changed_head", lambda adapted: None)
     with pytest.raises(AdapterError, match="does not answer as the unmerged model: logits differ by up to"):
         merging.merge_adapter(model, adapter, dtype)
