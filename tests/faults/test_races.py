@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ def test_three_merges_of_one_adapter_make_one_copy(tmp_path: Path, monkeypatch: 
         return real(*arguments)
 
     monkeypatch.setattr(merging, "write_merged_model", counted)
+    monkeypatch.delitem(sys.modules, "vllm", raising=False)  # with it, a child would merge, uncounted
     found: list[Any] = []
 
     def merge() -> None:
