@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from tiny import make_tiny_adapter, make_tiny_model
 
 from kmmlu_fast.core.errors import AdapterError
+from kmmlu_fast.models import merging
 from kmmlu_fast.models.adapters import load_adapters
 from kmmlu_fast.models.merging import merge_in_child, write_merged_model
 from kmmlu_fast.models.model import resolve_model
@@ -30,3 +33,21 @@ def test_the_copy_is_the_same_and_a_refusal_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match="nothing") as caught:
         merge_in_child(model, gone, "float32", tmp_path / "none")
     assert "\n" not in str(caught.value) and not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("loaded", [True, False])
+def test_a_merge_runs_apart_where_vllm_is_loaded_and_only_there(
+    loaded: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_tiny_model(tmp_path / "model")
+    model = resolve_model(str(path))
+    [adapter] = load_adapters([str(make_tiny_adapter(path, tmp_path / "lora"))], model, "merge")
+    monkeypatch.setenv("KMMLU_FAST_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delitem(sys.modules, "vllm", raising=False)
+    if loaded:
+        monkeypatch.setitem(sys.modules, "vllm", ModuleType("vllm"))
+    chosen = []
+    for name in ("merge_in_child", "write_merged_model"):
+        monkeypatch.setattr(merging, name, lambda *given, name=name: chosen.append(name) or given[-1])
+    merging.merge_adapter(model, adapter, "float32")
+    assert chosen == ["merge_in_child" if loaded else "write_merged_model"]
