@@ -1,7 +1,7 @@
 """Is a change of written form told from letter habit and knowledge? Simulated pairs with known causes.
 
-In: a seed, sizes, a number of pairs. Out: shares of false and true claims by world, for ``bench.soundness``.
-No model, no data set.
+In: a world, a number of questions and of pairs, a random generator. Out: false and true claims of a cause,
+pair by pair, for ``bench.soundness``. No model, no data set.
 
 A run knows what it would answer (utilities: noise, strength on the key, pull on letters), and it writes the
 letter as " A" or as "A". The form that it writes shows those utilities; the other form shows a second draw
@@ -23,8 +23,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from bench.simulated_runs import KEY, SHARED, Codes, Floats
+from bench.tuned_worlds import Claims
 from kmmlu_fast.analysis.comparison import ComparisonSettings, PairComparison, compare_pair
 from kmmlu_fast.core.schema import LETTERS, LOGPROB_COLUMNS
 from kmmlu_fast.data.subjects import SUBJECTS
@@ -32,10 +33,6 @@ from kmmlu_fast.reporting.wording.form_text import classify_letter_form, habit_p
 from kmmlu_fast.reporting.wording.letter_habit import classify_letter_prior
 from kmmlu_fast.runs.run import Run, count_subject_scores, fill_prediction_columns
 
-Floats = NDArray[np.float64]
-Codes = NDArray[np.int64]
-KEY = np.array([0.1, 0.3, 0.3, 0.3])
-SHARED = 0.8  # of the noise's variance that both runs have in common
 WRITTEN, UNWRITTEN = 0.83, 0.03  # mass on the letters in the form that a run writes, and in the other
 FORM_CLAIMS = ("all_form", "partly_form", "reversed_form", "hidden_form")
 HABIT_CLAIMS = ("all_prior", "partly_prior")
@@ -137,11 +134,13 @@ def form_claims(pair: PairComparison) -> dict[str, bool]:
     }
 
 
-def run_form_task(name: str, n: int, seed: int, number: int) -> dict[str, float]:
-    """Share of ``number`` pairs in which each claim is made."""
-    random = np.random.default_rng([seed, n, 17, *name.encode()])
-    made: dict[str, list[bool]] = defaultdict(list)
+def count_form_claims(name: str, n: int, random: np.random.Generator, number: int) -> Claims:
+    """False and true claims of a cause in ``number`` pairs."""
+    made: Claims = defaultdict(lambda: defaultdict(list))
     for _ in range(number):
-        for claim, said in form_claims(simulate_form_pair(FORM_WORLDS[name], n, random)).items():
-            made[claim].append(said)
-    return {claim: round(float(np.mean(values)), 4) for claim, values in made.items()}
+        for claim, is_made in form_claims(simulate_form_pair(FORM_WORLDS[name], n, random)).items():
+            if claim in FALSE_FORM_CLAIMS[name]:
+                made["forms"][f"{claim}, {name} world"].append(is_made)
+            elif claim in TRUE_FORM_CLAIMS.get(name, ()):
+                made["forms_power"][f"{claim}, {name} world"].append(is_made)
+    return {kind: dict(claims) for kind, claims in made.items()}

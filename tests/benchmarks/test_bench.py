@@ -171,19 +171,64 @@ def test_sweep_refuses_what_is_no_setting():
 def test_soundness_simulates_what_it_says():
     import numpy as np
 
-    from bench import soundness
+    from bench.simulated_runs import list_claims, list_intervals, make_strata
+    from bench.tuned_worlds import WORLDS, count_tuned_claims, simulate_pair
 
-    assert len(soundness.strata_of(0)) == 35_030 and np.bincount(soundness.strata_of(90)).tolist() == [2] * 45
-    strata = soundness.strata_of(9_000)
-    pair = soundness.simulate(soundness.WORLDS["prior"], strata, np.random.default_rng(0), stored=True)
+    assert len(make_strata(0)) == 35_030 and np.bincount(make_strata(90)).tolist() == [2] * 45
+    strata = make_strata(9_000)
+    pair = simulate_pair(WORLDS["prior"], strata, np.random.default_rng(0), stored=True)
     split = pair.letters.splits[0]
     assert pair.significant and split.letter_prior.value == pytest.approx(pair.letters.difference, abs=0.02)
-    assert {"micro", "macro", "remaining (logprobs)", "log_score"} <= set(soundness.intervals(pair))
-    null = soundness.simulate(soundness.WORLDS["null"], strata, np.random.default_rng(1), stored=False)
-    assert null.letters.method == "letters" and set(soundness.said(null)) >= {
+    assert {"micro", "macro", "remaining (logprobs)", "log_score"} <= set(list_intervals(pair))
+    null = simulate_pair(WORLDS["null"], strata, np.random.default_rng(1), stored=False)
+    assert null.letters.method == "letters" and set(list_claims(null)) >= {
         "micro",
         "opposite",
         "subject changes",
     }
-    found = soundness.task("margin", 450, 0, 20, {})["claims"]["equal"]
-    assert len(found) == 20 and sum(found) <= 3
+    made = count_tuned_claims("margin", 450, np.random.default_rng(0), 20, {})["type_one"]["equal"]
+    assert len(made) == 20 and sum(made) <= 3
+
+
+def test_soundness_covers_every_world_and_judges_each():
+    from bench import soundness
+    from bench.foreign_worlds import FOREIGN
+    from bench.form_worlds import FORM_WORLDS
+    from bench.tuned_worlds import SINGLE_CLAIMS, WORLDS
+
+    cells = soundness.plan_cells(soundness.SoundnessConfig())
+    asked = {cell.world for cell in cells}
+    assert asked == {*WORLDS, *SINGLE_CLAIMS, *FOREIGN, *FORM_WORLDS, "seeds", "copies", "commands"}
+    assert all(number == 400 for cell, number in cells.items() if cell.world == "commands")
+    parts = soundness.plan_parts(cells, soundness.SoundnessConfig())
+    assert sum(part.number for part in parts) == sum(cells.values())
+    one, fresh = parts[-1], soundness.plan_parts(cells, soundness.SoundnessConfig(), draw=1)[-1]
+    assert one.cell == fresh.cell and one != fresh  # a cell drawn afresh gets other pairs
+
+    def claims(kind, made, pairs=100):
+        return {kind: {"said": [True] * made + [False] * (pairs - made)}}
+
+    assert soundness.is_within(claims("foreign", 9)) and not soundness.is_within(claims("foreign", 10))
+    assert soundness.is_within(claims("power", 100)) and soundness.is_within(claims("conditional", 60))
+    assert not soundness.is_within(claims("coverage", 88)) and soundness.is_within(claims("coverage", 90))
+    assert soundness.is_within(claims("foreign_coverage", 1_000, 1_000))
+    assert not soundness.is_within(claims("coverage", 1_000, 1_000))
+    good, bad = (soundness.Cell(family="foreign", world=name, n=450) for name in ("cooled", "repeated"))
+    worlds = soundness.judge_worlds({good: claims("foreign", 3), bad: claims("foreign", 30)})
+    assert worlds["cooled"]["ok"] and not worlds["repeated"]["ok"]
+    assert worlds["repeated"]["claim"]["share"] == 0.3 and worlds["repeated"]["claim"]["bound"] < 0.1
+
+
+def test_soundness_in_seeds_copies_commands_and_forms():
+    import numpy as np
+
+    from bench import foreign_worlds, form_worlds
+
+    random = np.random.default_rng(0)
+    seeds = foreign_worlds.count_seed_claims(450, random, 4)
+    assert set(seeds["foreign"]) == {"recipe, seeds that vary", "recipe, seeds alike"}
+    assert foreign_worlds.count_copy_claims(450, random, 1) == {"foreign": {"keys in doubt, copies": [False]}}
+    (made,) = foreign_worlds.count_command_claims(225, random, 2)["foreign"].values()
+    assert len(made) == 2
+    forms = form_worlds.count_form_claims("form", 450, random, 2)
+    assert set(forms) == {"forms", "forms_power"} and len(forms["forms_power"]["form, form world"]) == 2
