@@ -8,7 +8,7 @@ from kmmlu_fast.analysis.comparison import ComparisonSettings, compare_pair, com
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.reporting.wording.language import get_translator
 from kmmlu_fast.reporting.wording.letter_habit import classify_letter_prior
-from kmmlu_fast.reporting.wording.verdict import verdict_lines
+from kmmlu_fast.reporting.wording.verdict import verdict_lines, word_verdict
 from kmmlu_fast.runs.run import Run
 
 QUICK = ComparisonSettings()
@@ -92,8 +92,8 @@ def test_no_significant_difference_is_a_sentence() -> None:
     )
     assert "유의한 차이가 없습니다" in verdict_lines(pair, get_translator("ko"))[0]
     assert (
-        "5.5 pp or more would usually be found; 1.0 pp would take about 3,000."
-        in (verdict_lines(pair, get_translator("en"))[0])
+        "These 100 questions would usually show a difference of 5.5 pp or more; to show 1.0 pp takes about"
+        " 3,000." in (verdict_lines(pair, get_translator("en"))[0])
     )
 
 
@@ -112,7 +112,7 @@ def test_subjects_that_changed_carry_their_corrected_p() -> None:
         QUICK,
     )
     assert pair.changed_subjects()["subject"].to_list() == ["Law"]
-    assert "1 of 2 subjects changed significantly (Holm-corrected): 1 up, 0 down (Law +40.0 pp)" in " ".join(
+    assert "1 of 2 subjects went up significantly after Holm's correction (Law +40.0 pp)" in " ".join(
         verdict_lines(pair, get_translator("en"))
     )
 
@@ -251,6 +251,9 @@ def test_reading_is_counted_once_and_named_as_what_hides() -> None:
     [split] = pair.letters.splits
     assert pair.letters.reading == pytest.approx(pair.micro.difference, abs=0.02)
     assert abs(split.letter_prior.value) < 0.02 and abs(split.remaining.value) < 0.02
+    assert classify_letter_prior(pair) == "all_reading"
+    said = word_verdict(pair, get_translator("en")).sentences[0]
+    assert said.startswith("The change comes from reading: +") and said.endswith("no change is shown.")
     better = predictions(1, skill=1.3, sizes={"Law": 900, "Math": 900})
     unread = better.with_columns(
         pl.when(lost).then(None).otherwise("prediction").alias("prediction"),
@@ -258,20 +261,61 @@ def test_reading_is_counted_once_and_named_as_what_hides() -> None:
     )
     pair = compare_pair(loaded("base", frame), loaded("lora", unread), QUICK)
     said = " ".join(verdict_lines(pair, get_translator("en")))
+    assert "of the change comes from answers" not in said  # said already: it hides
     assert "answers that became unreadable hide a gain" in said and "a worse habit" not in said
+
+
+def test_reading_is_named_beside_a_gain_that_is_more() -> None:
+    """A fifth of the first run's answers could not be read, and the second run knows more."""
+    frame = predictions(1, skill=0.6, sizes={"Law": 900, "Math": 900})
+    lost = pl.col("row") % 5 == 0
+    unread = frame.with_columns(
+        pl.when(lost).then(None).otherwise("prediction").alias("prediction"),
+        (pl.col("correct") & ~lost).alias("correct"),
+    )
+    better = predictions(1, skill=1.3, sizes={"Law": 900, "Math": 900})
+    pair = compare_pair(loaded("base", unread), loaded("lora", better), QUICK)
+    assert classify_letter_prior(pair) in ("not_prior", "partly_prior")
+    verdict = word_verdict(pair, get_translator("en"))
+    assert any("of the change comes from answers that one of the two runs" in s for s in verdict.sentences)
+    whole = compare_pair(loaded("base", frame), loaded("lora", better), QUICK)
+    assert not any("unreadable" in line for line in verdict_lines(whole, get_translator("en")))
+
+
+def test_words_give_the_direction_and_numbers_the_size() -> None:
+    """ "Lower by 4 (2 to 6)", not "differs by -4 (-6 to -2)"; subjects all one way are said to be."""
+    frames = [predictions(1, skill=skill, sizes={"Law": 600, "Math": 600}) for skill in (1.6, 0.4)]
+    ids = frames[0]["question_id"].to_list()
+    overlap = frozenset(ids[::3])
+    kept = pl.col("question_id").is_in(overlap)
+    worse = frames[1].with_columns(
+        pl.when(kept).then(pl.col("answer")).otherwise("prediction").alias("prediction"),
+        (pl.col("correct") | kept).alias("correct"),
+    )
+    first, second = loaded("base", frames[0]), loaded("lora", worse)
+    pair = compare_pair(second, first, ComparisonSettings(overlap=overlap))
+    assert pair.overlap_gap is not None and pair.overlap_gap.high < 0
+    lines = verdict_lines(pair, get_translator("en"))
+    [gap] = [line for line in lines if "the change is lower by" in line]
+    assert "−" not in gap and "+" not in gap
+    worst = compare_pair(loaded("base", frames[0]), loaded("lora", frames[1]), QUICK)
+    assert any(
+        "2 of 2 subjects went down significantly" in s for s in verdict_lines(worst, get_translator("en"))
+    )
+    assert any("유의하게 내렸습니다" in s for s in verdict_lines(worst, get_translator("ko")))
 
 
 def test_the_verdict_is_a_headline_and_at_most_three_sentences_without_flags() -> None:
     import re
 
     from kmmlu_fast.reporting.wording.language import text_table
-    from kmmlu_fast.reporting.wording.verdict import word_verdict
 
     first = loaded("base", predictions(1, skill=0.5))
     pair = compare_pair(first, loaded("lora", predictions(1, skill=1.5)), QUICK)
     verdict = word_verdict(pair, get_translator("en"))
     assert "is better than" in verdict.headline and 1 <= len(verdict.sentences) <= 3 and verdict.details
     for lang in ("en", "ko"):
+        assert not re.search(r"--[a-z]", "".join(text_table("early", lang).values()))
         flags = {key for key, text in text_table("common", lang).items() if re.search(r"--[a-z]", text)}
         assert flags <= {"exams_left_out"}  # a note under a table, not a verdict
 

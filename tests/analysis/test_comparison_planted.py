@@ -163,7 +163,7 @@ CASES: dict[str, tuple[Pair, list[str], list[str]]] = {
     ),
     "d knowledge lost while habit is mended": (
         lambda: mixture(20_000, (0.45, 0.42), (ONLY_A, RARELY_A)),
-        ["lora is better than base", "Without letter habit, accuracy got worse by"],
+        ["lora is better than base", "Without letter habit, accuracy is lower by"],
         ["no change beyond it is shown", "nothing significant remains"],
     ),
     "e Simpson": (simpson, ["opposite directions from base to lora"], ["is better than", "is worse than"]),
@@ -171,7 +171,7 @@ CASES: dict[str, tuple[Pair, list[str], list[str]]] = {
         leaked,
         [
             "CAUTION: the change comes from questions that overlap training data",
-            "The change on questions that overlap training data differs by",
+            "On questions that overlap training data the change is higher by",
         ],
         [],
     ),
@@ -185,7 +185,7 @@ CASES: dict[str, tuple[Pair, list[str], list[str]]] = {
     ),
     "h one question": (
         lambda: tiny(1),
-        ["No significant difference", "Undecided", "too few to show"],
+        ["No significant difference", "Undecided", "Too few questions to show"],
         ["is better than", "hardly reads"],
     ),
     "i eight questions": (

@@ -54,7 +54,8 @@ def test_a_letter_that_was_not_returned_is_not_infinitely_unlikely() -> None:
 
 
 @pytest.mark.parametrize(
-    ("skill", "said"), [(1.5, "Confidence in the key agrees"), (0.62, "Confidence in the key")]
+    ("skill", "said"),
+    [(1.5, "Confidence in the right answer agrees"), (0.62, "Confidence in the right answer")],
 )
 def test_the_report_says_whether_the_log_score_agrees(skill: float, said: str) -> None:
     pair = compare_pair(

@@ -92,8 +92,13 @@ def _leak_lines(pair: EarlyComparison, t: Translator) -> list[str]:
     gap, clean = pair.overlap_gap, pair.clean
     if gap is None or clean is None or not gap.significant or gap.value * _direction(pair.decision) <= 0:
         return []
-    ends = {"gap_low": format_points(gap.low), "gap_high": format_points(gap.high)}
-    return [t("leaked_early", gap=format_points(gap.value).lstrip("+"), **ends, **_ends(clean))]
+    size, low, high = (format_points(end).lstrip("+") for end in _sizes(gap.value, gap.low, gap.high))
+    return [t("leaked_early", gap=size, gap_low=low, gap_high=high, **_ends(clean))]
+
+
+def _sizes(value: float, low: float, high: float) -> tuple[float, float, float]:
+    """A change and its interval without their sign: the caution's words give the direction."""
+    return (value, low, high) if value > 0 else (-value, -high, -low)
 
 
 def _direction(decision: Decision) -> float:

@@ -73,10 +73,11 @@ def form_meaning_line(pair: PairComparison, t: Translator) -> str | None:
 
 
 def form_detail_lines(pair: PairComparison, t: Translator) -> list[str]:
-    """The change in either form, if no sentence has said it."""
-    if pair.forms is None or pair.forms.scored == ("either", "either") or form_meaning_line(pair, t):
+    """The change in either form if no sentence has said it; what shows in the scored form only."""
+    if pair.forms is None or pair.forms.scored == ("either", "either"):
         return []
-    return [t("form_detail", **_form_values(pair, pair.forms))]
+    key = "form_part" if form_meaning_line(pair, t) else "form_detail"
+    return [t(key, **_form_values(pair, pair.forms))]
 
 
 def _form_values(pair: PairComparison, forms: FormSplit) -> dict[str, str]:

@@ -84,10 +84,12 @@ def get_translator(lang: str, *more: str) -> Translator:
 _FOREIGN = frozenset({"first", "second", "name", "state", "path", "what"})
 _RANGE = re.compile(r"(?<=\d) … (?=[+−]?\d)")
 _POINTS = re.compile(r"(?<=\d) pp\b")
-_PARTICLES = re.compile(r"(%p|\S)(이\(가\)|은\(는\)|을\(를\)|와\(과\)|\(으\)로)")
+_PARTICLES = re.compile(r"(%p|[A-Za-z0-9]+|\S)(이\(가\)|은\(는\)|을\(를\)|와\(과\)|\(으\)로)")
 _AFTER_CONSONANT = {"이(가)": "이", "은(는)": "은", "을(를)": "을", "와(과)": "과", "(으)로": "으로"}
 _AFTER_VOWEL = {"이(가)": "가", "은(는)": "는", "을(를)": "를", "와(과)": "와", "(으)로": "로"}
 _FINALS = {**dict.fromkeys("036mnMN", "n"), **dict.fromkeys("178lLR", "l"), **dict.fromkeys("2459%", "")}
+# Endings of names of models and adapters that are read as Korean words: 샷, 챗, 인스트럭트, 베스트, 비
+_WORD_ENDS = (("shot", "n"), ("chat", "n"), ("instruct", ""), ("est", ""), ("er", ""), ("b", ""))
 _FINALS |= dict.fromkeys("aeiouyABCDEFGHIJKOPQSTUVWXYZ", "") | {"%p": ""}
 
 
@@ -105,8 +107,14 @@ def choose_particles(text: str) -> str:
     return _PARTICLES.sub(chosen, text)
 
 
-def _final_sound(character: str) -> str | None:
+def _final_sound(word: str) -> str | None:
     """ "" for a vowel, "l" for ㄹ, "n" for another final consonant; None if it is not known."""
+    if word in _FINALS:
+        return _FINALS[word]
+    for end, sound in _WORD_ENDS:
+        if word.endswith(end) and (end != "b" or word[:-1].isdigit()):
+            return sound
+    character = word[-1]
     if "가" <= character <= "힣":
         place = (ord(character) - ord("가")) % 28
         return "" if place == 0 else "l" if place == 8 else "n"

@@ -21,6 +21,7 @@ from kmmlu_fast.reporting.wording.language import (
 
 COLLAPSE = 0.6  # share of answers on one letter
 SIZEABLE = 0.1  # smallest share of the difference for which letter prior gets its own sentence
+EXPLAINED = ("all_prior", "all_reading", "all_reading_prior")  # nothing is shown to remain
 READING = 0.0005  # smallest change by readability that is mentioned
 
 
@@ -31,6 +32,13 @@ def interval_values(estimate: PairedDifference | IntervalEstimate) -> dict[str, 
 
 def _format_interval(low: float, high: float) -> dict[str, str]:
     return {"low": format_points(low, unit=False), "high": format_points(high, unit=False)}
+
+
+def unsigned_interval(low: float, high: float) -> dict[str, str]:
+    """low and high of a change whose direction is in words: "lower by 2.1 (1.4 to 2.8)"."""
+    ends = sorted(map(abs, (low, high)))
+    names = ("low", "high")
+    return {name: format_points(end, unit=False).lstrip("+") for name, end in zip(names, ends, strict=True)}
 
 
 def letter_meaning_line(pair: PairComparison, t: Translator) -> str | None:
@@ -56,9 +64,28 @@ def letter_meaning_line(pair: PairComparison, t: Translator) -> str | None:
         sentence = t(meaning, **values)
     if split.method == "letters" and meaning != "not_identified":
         return t("by_both_models", sentence=sentence)
-    if split.method == "logprobs" and meaning != "all_prior":
+    if split.method == "logprobs" and meaning not in EXPLAINED:
         return t("assuming_one_shift", sentence=sentence)
     return sentence
+
+
+def reading_line(pair: PairComparison, t: Translator) -> str | None:
+    """How much of the change comes from unreadable answers, if that is shown, sizeable, and not said by
+    ``letter_meaning_line``.
+    """
+    split = pair.letters
+    if split is None or not pair.significant or not _is_reading_sizeable(split):
+        return None
+    if classify_letter_prior(pair) in ("all_reading", "all_reading_prior", "reversed"):
+        return None
+    return t("of_it_reading", reading=format_points(split.reading))
+
+
+def _is_reading_sizeable(split: Decomposition) -> bool:
+    """Whether a significant part of the difference comes from answers that became readable or unreadable."""
+    if not split.reading_part.significant or split.reading * split.difference <= 0:
+        return False
+    return split.reading / split.difference > SIZEABLE
 
 
 def _opposed_sentence(meaning: str, split: Decomposition, values: dict[str, str], t: Translator) -> str:
@@ -68,6 +95,8 @@ def _opposed_sentence(meaning: str, split: Decomposition, values: dict[str, str]
     if meaning == "reversed":
         direction = "worse" if split.splits[0].remaining.value < 0 else "better"
         values = {**values, "rest": format_points_range(split.remaining_range, signed=False)}
+        low = min(part.remaining.low for part in split.splits)
+        values |= unsigned_interval(low, max(part.remaining.high for part in split.splits))
     return t(f"opposed_{direction}_{hiding}", **values)
 
 
@@ -131,9 +160,10 @@ def _letters_line(split: Decomposition, reading: str, t: Translator) -> str:
 
 
 def classify_letter_prior(pair: PairComparison) -> str | None:
-    """all_prior, partly_prior, not_prior, reversed, hidden; not_identified if letters alone allow two
-    readings of a change, by_subject_unknown if habits common to all subjects and each subject's own do; None
-    if there is nothing to explain, or letters differ in number."""
+    """all_prior, all_reading, all_reading_prior, partly_prior, not_prior, reversed, hidden; not_identified if
+    letters alone allow two readings of a change, by_subject_unknown if habits common to all subjects and each
+    subject's own do; None if there is nothing to explain, or letters differ in number.
+    """
     split = pair.letters
     if split is None:
         return None
@@ -158,10 +188,19 @@ def _classify_split(pair: PairComparison, part: HabitSplit, difference: float) -
     if rest.significant and rest.value * difference < 0:
         return "reversed"
     if not rest.significant:
-        return "all_prior" if prior.significant and prior.value * difference > 0 else None
+        return _classify_explained(pair, part, difference)
     if prior.significant and prior.value / difference > SIZEABLE:
         return "partly_prior"
     return "not_prior"
+
+
+def _classify_explained(pair: PairComparison, part: HabitSplit, difference: float) -> str | None:
+    """What a change comes from of which nothing is shown to remain: habit, reading, or both."""
+    prior = part.letter_prior
+    by_habit = prior.significant and prior.value * difference > 0
+    if pair.letters is None or not _is_reading_sizeable(pair.letters):
+        return "all_prior" if by_habit else None
+    return "all_reading_prior" if by_habit and prior.value / difference > SIZEABLE else "all_reading"
 
 
 def letter_collapse_lines(pair: PairComparison, t: Translator) -> list[str]:

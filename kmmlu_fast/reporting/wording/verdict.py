@@ -29,6 +29,8 @@ from kmmlu_fast.reporting.wording.letter_habit import (
     letter_collapse_lines,
     letter_meaning_line,
     letter_split_lines,
+    reading_line,
+    unsigned_interval,
 )
 
 NAMED_SUBJECTS = 4
@@ -53,11 +55,13 @@ class Verdict:
 def word_verdict(pair: PairComparison, t: Translator) -> Verdict:
     """The comparison in sentences."""
     form, meaning = form_meaning_line(pair, t), _habit_sentence(pair, t)
+    reading = reading_line(pair, t)
     gap, clean = _overlap_lines(pair, t)
     candidates = [
         *_headline_caveats(pair, t),
         *([form] if form else []),
         *([meaning] if meaning else []),
+        *([reading] if reading else []),
         *gap,
         _subjects_sentence(pair, t),
         *_score_contradiction(pair, t),
@@ -208,7 +212,9 @@ def _overlap_lines(pair: PairComparison, t: Translator) -> tuple[list[str], list
     gap = pair.overlap_gap
     gap_lines = []
     if gap is not None and gap.significant:
-        gap_lines.append(t("overlap_gap", gap=format_points(gap.value), **interval_values(gap)))
+        key = "overlap_gap" if gap.value > 0 else "overlap_gap_lower"
+        size = format_points(abs(gap.value)).lstrip("+")
+        gap_lines.append(t(key, gap=size, **unsigned_interval(gap.low, gap.high)))
     if pair.only_leaked:
         return gap_lines, []
     if not pair.overlapping:
@@ -289,7 +295,13 @@ def _subjects_sentence(pair: PairComparison, t: Translator) -> str:
     )
     more = ", …" if len(changed) > NAMED_SUBJECTS else ""
     counts = {"count": len(changed), "total": len(pair.subjects), "up": up, "down": len(changed) - up}
-    return t("subjects_changed", **counts, names=f" ({names}{more})")
+    return t(_subjects_key(up, len(changed)), **counts, names=f" ({names}{more})")
+
+
+def _subjects_key(up: int, changed: int) -> str:
+    if 0 < up < changed:
+        return "subjects_changed"
+    return "subjects_changed_up" if up else "subjects_changed_down"
 
 
 def _gained_lost_lines(pair: PairComparison, t: Translator) -> list[str]:

@@ -458,5 +458,8 @@ def test_early_comparisons_say_the_same_cautions(
     )
     lines = decision_lines(pair, t)
     [caution] = [line for line in lines if "on questions that overlap training data" in line]
-    assert caution.startswith("CAUTION: the change is") and pair.clean is not None
+    assert (
+        caution.startswith("CAUTION: on questions that overlap training data the change is larger by")
+        and pair.clean is not None
+    )
     assert pair.clean.low < 0 < pair.decision.low

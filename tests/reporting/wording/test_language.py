@@ -47,6 +47,10 @@ def test_both_languages_take_the_same_values(part: str, key: str) -> None:
         ("서울(으)로 3(으)로", "서울로 3으로"),
         ("run_)이(가)", "run_)이(가)"),
         ("1.5 %p을(를)", "1.5 %p를"),
+        ("gpt-5.1-0shot이(가)", "gpt-5.1-0shot이"),
+        ("phi-4-instruct와(과)", "phi-4-instruct와"),
+        ("gemma-27b은(는)", "gemma-27b는"),
+        ("bob은(는)", "bob은(는)"),
     ],
 )
 def test_korean_particles_follow_the_final_sound(text: str, chosen: str) -> None:
@@ -62,8 +66,8 @@ def test_korean_points_are_percent_points() -> None:
 
 
 def test_numbers_in_sentences_are_written_as_the_language_writes_them() -> None:
-    values = {"gap": "−2.06 … −0.41 pp", "low": "−1", "high": "+1"}
-    assert "by −2.06 to −0.41 pp from" in get_translator("en")("overlap_gap", **values)
-    assert "−2.06 ~ −0.41 %p 차이" in get_translator("ko")("overlap_gap", **values)
+    values = {"gap": "0.41 … 2.06 pp", "low": "1", "high": "2"}
+    assert "by 0.41 to 2.06 pp than" in get_translator("en")("overlap_gap", **values)
+    assert "0.41 ~ 2.06 %p 높습니다" in get_translator("ko")("overlap_gap", **values)
     names = {"first": "run 1 pp", "second": "2 … 3 pp"}
     assert "run 1 pp와(과) 2 … 3 pp은(는)" in get_translator("ko")("same", **names)
