@@ -63,6 +63,9 @@ class DecideConfig(BenchConfig):
     model: str = Field("demo", description="engine: hub id, directory, or 'demo'")
     adapter: str | None = Field(None, description="engine: the LoRA adapter's directory")
     limit: PositiveInt | None = Field(None, description="engine: questions a subject at most")
+    orders: bool = Field(
+        False, description="engine: finish the base first, then decide in the uniform and the adaptive order"
+    )
     peer_limit: int = Field(
         1, ge=0, description="engine: questions a subject for lm-eval's rate; 0 = without lm-eval"
     )
@@ -224,15 +227,15 @@ def main(argv: list[str] | None = None) -> int:
         if config.engine:
             if config.adapter is None:
                 raise ConfigError("--engine needs --adapter, the directory of a LoRA adapter")
-            asked = (
-                config.model,
-                config.adapter,
-                config.dataset_name(),
-                config.limit,
-                config.margin,
-                config.peer_limit,
+            found = decide_engine.measured(
+                model=config.model,
+                adapter=config.adapter,
+                dataset=config.dataset_name(),
+                limit=config.limit,
+                margin=config.margin,
+                peer_limit=config.peer_limit,
+                orders=config.orders,
             )
-            found = decide_engine.measured(*asked)
             finish("decide", config, argv, found, [table("Until decided", decide_engine.shown(found))])
             return 0
         if config.adapters:

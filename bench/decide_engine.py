@@ -1,15 +1,16 @@
 """Seconds until an adapter is decided, against the full pass, and against lm-eval's full pass: one adapter,
-one machine.
+one machine; and until it is decided beside a finished base, in the uniform and in the adaptive order.
 
 In: a model, an adapter, a dataset. Out: seconds of ``eval --until-decided``, of going on to the full pass,
 questions and verdict, and lm-eval's seconds for the same full pass, from its rate on some of the questions
-(``lm_eval_sec`` is a product, and says so). Each is a process of its own, started after the other; engine
-starts are shown apart. Knows nothing of the statistics.
+(``lm_eval_sec`` is a product, and says so); ``by_order``. Each is a process of its own, started after the
+other; engine starts are shown apart. Knows nothing of the statistics.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -56,6 +57,35 @@ def measure(flags: list[str], margin: float, folder: Path) -> dict[str, Any]:
     }
 
 
+def measure_orders(flags: list[str], adapter_flags: list[str], margin: float, folder: Path) -> dict[str, Any]:
+    """The base's whole pass once, and beside it, in copies of it, the adapter until decided in either order.
+    ``flags``: model, dataset, limit.
+    """
+    finished = folder / "finished"
+    command = ["-m", "kmmlu_fast.eval", *flags, "--output-dir"]
+    note("decide: the base's whole pass")
+    base_sec = _timed([*command, str(finished)])
+    by_order = {}
+    for order in ("uniform", "adaptive"):
+        out = folder / order
+        shutil.copytree(finished, out)
+        note(f"decide: until decided in the {order} order")
+        words = [*command, str(out), *adapter_flags, "--until-decided", "--margin", str(margin)]
+        sec = _timed([*words, "--order", order])
+        adapter = next(run for run in _runs(out) if run.config.get("adapter"))
+        decision = adapter.pass_metrics.decision or {}
+        by_order[order] = {
+            "verdict": decision["verdict"],
+            "decided_at": decision["decided_at"],
+            "interval_pp": [round(100 * decision["low"], 2), round(100 * decision["high"], 2)],
+            "asked": _speed(adapter).questions,
+            "asking_sec": round(_speed(adapter).seconds, 1),
+            "with_start_sec": round(sec, 1),
+        }
+        questions = decision["total"]
+    return {"questions": questions, "base_sec": round(base_sec, 1), "by_order": by_order}
+
+
 def lm_eval_full_pass(model: str, questions: int, limit: int) -> dict[str, Any]:
     """lm-eval on vLLM: its rate on ``limit`` questions a subject, times two model states over
     all questions.
@@ -71,20 +101,22 @@ def lm_eval_full_pass(model: str, questions: int, limit: int) -> dict[str, Any]:
 
 
 def measured(
-    model: str, adapter: str, dataset: str, limit: int | None, margin: float, peer_limit: int
+    *,
+    model: str,
+    adapter: str,
+    dataset: str,
+    limit: int | None,
+    margin: float,
+    peer_limit: int,
+    orders: bool,
 ) -> dict[str, Any]:
-    """All of it."""
-    flags = [
-        "--model",
-        model,
-        "--adapter",
-        f"lora={adapter}",
-        "--dataset",
-        dataset,
-        *(["--limit", str(limit)] if limit else []),
-    ]
+    """All of it, or (``orders``) the two orders beside a finished base."""
+    flags = ["--model", model, "--dataset", dataset, *(["--limit", str(limit)] if limit else [])]
+    adapter_flags = ["--adapter", f"lora={adapter}"]
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(flags, margin, Path(folder))
+        if orders:
+            return measure_orders(flags, adapter_flags, margin, Path(folder))
+        found = measure([*flags, *adapter_flags], margin, Path(folder))
     if peer_limit:
         found |= lm_eval_full_pass(model, found["questions"], peer_limit)
         if found["until_decided_sec"]:
