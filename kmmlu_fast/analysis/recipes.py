@@ -40,6 +40,8 @@ class RecipeEffect:
     effect: float
     low: float
     high: float
+    inner_low: float  # 90 % interval: two one-sided tests at 5 % each
+    inner_high: float
     seed_deviation: float  # estimated standard deviation between seeds, the questions' noise removed, 0-1
     p_value: float = 1.0
     corrected_p_value: float | None = None  # for all logged comparisons with this base; None if not logged
@@ -54,7 +56,7 @@ class RecipeEffect:
         """What is shown of the effect; ``margin``: effects within it count as equal, 0-1."""
         if self.significant:
             return "better" if self.effect > 0 else "worse"
-        return "equal" if -margin < self.low and self.high < margin else "undecided"
+        return "equal" if -margin < self.inner_low and self.inner_high < margin else "undecided"
 
 
 def recipe_effect(name: str, base: Run, runs: list[Run]) -> RecipeEffect:
@@ -84,6 +86,7 @@ def recipe_effect(name: str, base: Run, runs: list[Run]) -> RecipeEffect:
     strata = joined["subject"].rank("dense").to_numpy().astype(np.int64) - 1
     estimate, deviation = estimate_crossed_effect(changes, strata)
     low, high = estimate.interval()
+    inner_low, inner_high = estimate.interval(1 - 2 * ALPHA)
     return RecipeEffect(
         name=name,
         first=base.name,
@@ -93,6 +96,8 @@ def recipe_effect(name: str, base: Run, runs: list[Run]) -> RecipeEffect:
         effect=estimate.value,
         low=low,
         high=high,
+        inner_low=inner_low,
+        inner_high=inner_high,
         seed_deviation=deviation,
         p_value=estimate.p_value,
     )

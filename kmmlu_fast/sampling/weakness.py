@@ -16,6 +16,10 @@ the answers (the beta-binomial model; Morris 1983, JASA 78:47, Parametric Empiri
 a prior b = 0, which shrinks to the mean of all subjects. Human accuracy is not a useful prior (its
 correlation with models' is -.19 to .16). The shipped prior comes from public results of other models on
 KMMLU's *test* split (45 numbers), which the data card states.
+
+Subjects are looked at because they look weak, and accuracies have heavier tails than a beta: intervals of
+1.96 posterior deviations hold the accuracies of the eleven weakest in 92.5 and 91 % (25 public runs, 20 and
+50 questions per subject), of 2.24 in 96 and 94 %.
 """
 
 from __future__ import annotations
@@ -37,6 +41,7 @@ SLOPE, SLOPE_DEVIATION = 1.0, 0.5  # expected slope of the prior: weak models sp
 LEVELS, SLOPES = 15, 9  # points of the grid
 # The prior's weight in questions: subjects deviate from it by 0.35 down to 0.01.
 CONCENTRATIONS = np.geomspace(2.0, 2000.0, 18)
+REACH = 2.24  # posterior deviations to either end of the interval
 Floats = NDArray[np.float64]
 
 
@@ -118,5 +123,5 @@ def _posterior_moments(correct: Floats, total: Floats, spread: Floats) -> tuple[
 
 def _posterior_frame(names: list[str], raw: Floats, shrunk: Floats, error: Floats) -> pl.DataFrame:
     shrunk = np.clip(shrunk, 0.0, 1.0)
-    ends = np.clip(shrunk - 1.96 * error, 0.0, 1.0), np.clip(shrunk + 1.96 * error, 0.0, 1.0)
+    ends = np.clip(shrunk - REACH * error, 0.0, 1.0), np.clip(shrunk + REACH * error, 0.0, 1.0)
     return pl.DataFrame({"subject": names, "raw": raw, "shrunk": shrunk, "low": ends[0], "high": ends[1]})

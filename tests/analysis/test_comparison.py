@@ -1,15 +1,17 @@
 """Comparisons of invented runs: refusals, what the verdict says, and the numbers behind it."""
 
+import numpy as np
 import polars as pl
 import pytest
 from made_runs import loaded, predictions
 
 from kmmlu_fast.analysis.comparison import ComparisonSettings, compare_pair, compare_with_base
 from kmmlu_fast.core.errors import RunError
+from kmmlu_fast.core.schema import LETTERS
 from kmmlu_fast.reporting.wording.language import get_translator
 from kmmlu_fast.reporting.wording.letter_habit import classify_letter_prior
 from kmmlu_fast.reporting.wording.verdict import verdict_lines, word_verdict
-from kmmlu_fast.runs.run import Run
+from kmmlu_fast.runs.run import Run, fill_prediction_columns
 
 QUICK = ComparisonSettings()
 
@@ -360,3 +362,53 @@ def test_every_run_is_compared_with_the_base_and_p_is_corrected_for_their_number
     assert [name for name, _ in refused] == ["elsewhere"]
     assert alone.micro.p_value is not None and pairs[0].p_holm is not None
     assert pairs[0].p_value == pairs[0].p_holm == pytest.approx(2 * alone.micro.p_value)
+
+
+def test_habit_is_called_open_if_it_differs_by_subject() -> None:
+    """The second run learned each subject's favourite letter: over all questions no habit shows, within each
+    subject all of the gain is habit. Neither is claimed.
+    """
+    random = np.random.default_rng(0)
+    rows = []
+    for place, subject in enumerate(("Law", "Math", "Patent", "Health")):
+        key = random.choice(4, 900, p=np.roll([0.55, 0.15, 0.15, 0.15], place))
+        noise = random.normal(size=(900, 4))
+        noise[np.arange(900), key] += 0.5
+        rows.append((subject, place, key, noise))
+    runs = []
+    for name, pull in (("base", 0.0), ("lora", 1.0)):
+        parts = []
+        for subject, place, key, noise in rows:
+            values = noise + 0.3 * random.normal(size=noise.shape)
+            values[:, place] += pull
+            parts.append(utility_frame(subject, key, values))
+        runs.append(loaded(name, pl.concat(parts)))
+    pair = compare_pair(runs[0], runs[1], QUICK)
+    assert pair.significant and pair.letters is not None and pair.letters.by_subject is not None
+    assert pair.letters.splits[0].remaining.significant and not pair.letters.by_subject.significant
+    assert classify_letter_prior(pair) == "by_subject_unknown"
+    for lang, said in (("en", "Answers with rotated options would settle it"), ("ko", "선택지를 순환한")):
+        sentences = word_verdict(pair, get_translator(lang)).sentences
+        assert any(said in sentence for sentence in sentences)
+        assert not any("Letter habit does not explain" in sentence for sentence in sentences)
+
+
+def utility_frame(subject: str, key: np.ndarray, values: np.ndarray) -> pl.DataFrame:
+    """Predictions of the option with the highest of ``values``, which are the log-probabilities too."""
+    top = values - values.max(axis=1, keepdims=True)
+    logprobs = top - np.log(np.exp(top).sum(axis=1, keepdims=True))
+    letters = np.asarray(LETTERS)
+    frame = pl.DataFrame(
+        {
+            "question_id": [f"{subject}/test/{row}" for row in range(len(key))],
+            "subject": subject,
+            "supercategory": "STEM",
+            "split": "test",
+            "row": range(len(key)),
+            "answer": letters[key],
+            "prediction": letters[values.argmax(axis=1)],
+            "correct": letters[key] == letters[values.argmax(axis=1)],
+            **{f"logprob_{letter}": logprobs[:, place] for place, letter in enumerate(LETTERS)},
+        }
+    )
+    return fill_prediction_columns(frame)

@@ -204,3 +204,20 @@ def test_by_supercategory_and_subject() -> None:
     assert (subjects["p_holm"] >= subjects["p_value"]).all() and (
         subjects["p_holm"] >= subjects["p_bh"]
     ).all()
+
+
+def test_equal_takes_two_one_sided_tests_at_five_percent() -> None:
+    """The 90 % interval lies within the margin, though the 95 % one does not."""
+    rows = pl.DataFrame(
+        {
+            "subject": ["Law"] * 10_000,
+            "supercategory": ["HUMSS"] * 10_000,
+            "first": [True] * 450 + [False] * 450 + [True] * 9_100,
+            "second": [False] * 450 + [True] * 450 + [True] * 9_100,
+        }
+    )
+    found = paired.micro_difference(paired.subject_counts(rows))
+    assert found.low < found.inner_low < 0 < found.inner_high < found.high
+    margin = (found.inner_high + found.high) / 2
+    assert found.within(margin) and not -margin < found.low
+    assert not found.within(found.inner_high * 0.99)

@@ -1,5 +1,7 @@
 """recipe: the crossed mixed model by hand, its coverage, and refusals."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -53,3 +55,22 @@ def test_a_recipe_needs_two_seeds_over_the_same_questions() -> None:
         recipe_effect("lora", base, seeds[:1])
     with pytest.raises(RunError, match="over other questions"):
         recipe_effect("lora", base, [seeds[0], loaded("short", seeds[1].frame.filter(pl.col("row") < 5))])
+
+
+def test_seeds_that_vary_leave_no_more_degrees_of_freedom_than_seeds_less_one() -> None:
+    random = np.random.default_rng(3)
+    strata = np.arange(2_000) % 8
+    changes = random.choice([-1.0, 0.0, 1.0], size=(2_000, 3), p=[0.2, 0.6, 0.2])
+    varied = changes + np.array([0.01, 0.0, -0.01])  # less than the questions' own noise
+    estimate, deviation = estimate_crossed_effect(varied, strata)
+    assert deviation == 0.0 or estimate.df <= 2.0
+    apart, deviation = estimate_crossed_effect(changes + np.array([0.04, 0.0, -0.04]), strata)
+    assert deviation > 0.0 and apart.df <= 2.0
+
+
+def test_a_recipe_is_equal_by_two_one_sided_tests() -> None:
+    """Inside the margin by its 90 % interval, not by its 95 % one: both sides are tested at 5 %."""
+    base = loaded("base", predictions(1))
+    effect = recipe_effect("lora", base, [loaded(f"s{i}", predictions(1)) for i in range(3)])
+    near = replace(effect, effect=0.0, low=-0.012, high=0.012, inner_low=-0.009, inner_high=0.009, p_value=1)
+    assert near.outcome(0.01) == "equal" and near.outcome(0.008) == "undecided"

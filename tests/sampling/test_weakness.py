@@ -57,7 +57,7 @@ def test_more_questions_are_trusted_more() -> None:
     prior = dict.fromkeys(SUBJECTS, 0.5)
     few, many = (weakness.subject_posterior(scores([n // 5, *[n // 2] * 9], n), prior) for n in (10, 1000))
     assert abs(many["shrunk"][0] - 0.2) < 0.01 < few["shrunk"][0] - 0.2
-    assert (many["high"] - many["low"]).max() < 0.07 < (few["high"] - few["low"]).min()
+    assert (many["high"] - many["low"]).max() < 0.08 < (few["high"] - few["low"]).min()
 
 
 def test_nothing_right_of_five_is_not_nothing() -> None:
@@ -74,7 +74,7 @@ def test_twenty_questions_find_the_weak_subjects_of_the_public_runs() -> None:
     names, total = runs[0].scores["subject"].to_list(), runs[0].scores["total"].to_numpy()
     accuracy = np.array([(run.scores["correct"] / run.scores["total"]).to_numpy() for run in runs])
     vendors = [run.name.split("-")[0] for run in runs]
-    random, found = np.random.default_rng(0), []
+    random, found, weakest = np.random.default_rng(0), [], []
     for place, truth in enumerate(accuracy):
         others = accuracy[[i for i, vendor in enumerate(vendors) if vendor != vendors[place]]].mean(axis=0)
         weak = np.flatnonzero(truth < (truth * total).sum() / total.sum())
@@ -87,11 +87,13 @@ def test_twenty_questions_find_the_weak_subjects_of_the_public_runs() -> None:
             values = shrunk["shrunk"].to_numpy()
             hits = np.isin(weak, np.flatnonzero(values < correct.sum() / 900)).mean()
             bottom = np.isin(np.argsort(values)[:11], np.argsort(truth)[:11]).mean()
-            inside = ((shrunk["low"].to_numpy() <= truth) & (truth <= shrunk["high"].to_numpy())).mean()
-            found.append((hits, bottom, ((values - truth) ** 2).mean(), inside))
+            inside = (shrunk["low"].to_numpy() <= truth) & (truth <= shrunk["high"].to_numpy())
+            found.append((hits, bottom, ((values - truth) ** 2).mean(), inside.mean()))
+            weakest.append(inside[np.argsort(values)[:11]].mean())  # those that are chosen for being weak
     recall, overlap, error, covered = np.mean(found, axis=0)
     assert recall >= 0.80 and overlap >= 0.68 and error**0.5 < 0.06
-    assert 0.92 < covered < 0.98
+    assert 0.92 < covered < 0.99
+    assert 0.93 < np.mean(weakest) < 0.98
 
 
 def test_the_plan_follows_the_posterior_error_and_shows_it() -> None:
