@@ -91,9 +91,18 @@ def _names(entry: Entry) -> list[str]:
         return [*names, *(["peers-whole"] if entry.get("whole") and not shape else [])]
     if entry["bench"] == "adapters":
         return [f"adapters-{mode}" for mode in {row["mode"] for row in entry["rows"]} - {"base"}]
-    if entry["bench"] == "decide" and "mean_questions" not in entry:  # with an engine: seconds of one pair
-        return ["decide-engine"]
+    if entry["bench"] == "decide":
+        return [_decide_name(entry)]
     return [str(entry["bench"])]
+
+
+def _decide_name(entry: Entry) -> str:
+    """Public pairs, simulated adapters, or one adapter with an engine."""
+    if "exams" in entry:
+        return "decide-adapters"
+    if "by_order" in entry:
+        return "decide-orders"
+    return "decide" if "mean_questions" in entry else "decide-engine"
 
 
 def _peers(shots: int) -> Callable[[Entry], str]:
@@ -192,17 +201,49 @@ def _decide_engine(entry: Entry) -> str:
     return told + (f", {peer:.0f}x sooner than lm-eval's (from its rate)" if peer else "")
 
 
+def _decide_adapters(entry: Entry) -> str:
+    sizes = entry["intervals"]["by margin"]
+    told = ", ".join(
+        f"{name} pp {row['adaptive']['mean']:,} (uniform {row['uniform']['mean']:,})"
+        for name, row in sizes.items()
+    )
+    parts = [f"adaptive order, by difference: {told}", f"wrong signs {_share(entry['wrong_sign_share'])}"]
+    if "null_decided_share" in entry:
+        parts.append(f"nulls decided {_share(entry['null_decided_share'])}")
+    if "ten_adapters" in entry:
+        ten = entry["ten_adapters"]
+        parts.append(
+            f"ten adapters, nine of them null, in {ten['passes']:.2f} passes, with an error in"
+            f" {_share(ten['family_wise_error'])}"
+        )
+    return "; ".join(parts)
+
+
+def _share(found: Entry) -> str:
+    return f"{found['share']:.2%} ({found['low']:.2%} to {found['high']:.2%})"
+
+
+def _decide_orders(entry: Entry) -> str:
+    told = ", ".join(
+        f'{order} "{row["verdict"]}" after {row["decided_at"] or row["asked"]:,} in {row["asking_sec"]:.0f} s'
+        for order, row in entry["by_order"].items()
+    )
+    return f"{told}, of {entry['questions']:,} questions"
+
+
 def _soundness(entry: Entry) -> str:
     def cells(part: str) -> list[float]:  # at full size a tenth of the pairs: in docs/statistics.md only
-        full = max(int(n) for shares in entry[part].values() for n in shares)
-        return [share for shares in entry[part].values() for n, share in shares.items() if int(n) != full]
+        rows = entry.get(part, {}).values()
+        return [share for shares in rows for n, share in shares.items() if int(n) != 35_030]
 
     claims, covers = cells("type_one"), cells("coverage")
-    within = "all" if entry["type_one_within"] else "not all"
+    others = [*cells("foreign"), *cells("forms")]
+    within = "all" if entry.get("ok", entry["type_one_within"]) else "not all"
+    foreign = f", {max(others):.1%} in the worst of {len(others)} in other worlds" if others else ""
     return (
-        f"claims where there is nothing to claim: {max(claims):.1%} in the worst of {len(claims)} cells,"
-        f" {within} within 5 % and two standard errors; 95 % intervals hold the truth in {min(covers):.1%} to"
-        f" {max(covers):.1%} ([all of it](statistics.md))"
+        f"claims where there is nothing to claim: {max(claims):.1%} in the worst of {len(claims)}"
+        f" cells{foreign}, {within} within 5 % and two standard errors; 95 % intervals hold the truth in"
+        f" {min(covers):.1%} to {max(covers):.1%} ([all of it](statistics.md))"
     )
 
 
@@ -220,6 +261,12 @@ LINES: tuple[tuple[str, str, Callable[[Entry], str]], ...] = (
     ("commands", "commands without a model", _commands),
     ("decide", "questions until `--until-decided` says which is better", _decide),
     ("decide-engine", "seconds until decided, one adapter", _decide_engine),
+    (
+        "decide-adapters",
+        "questions until adapters of a finished base are decided, simulated",
+        _decide_adapters,
+    ),
+    ("decide-orders", "an adapter beside a finished base, in both orders", _decide_orders),
     ("soundness", "errors of what `compare` says, simulated", _soundness),
 )
 
@@ -244,18 +291,29 @@ _SOUNDNESS = (
     ("type_one", "Claims made where there is nothing to claim (5 % or less)"),
     ("coverage", "Intervals that hold the true value (95 %)"),
     ("power", "Effects that are found (strength +0.25 with a letter habit mended)"),
-    ("foreign", "False claims in worlds that nothing was tuned to, a fifth of the pairs (5 % or less)"),
+    ("foreign", "False claims in worlds that nothing was tuned to (5 % or less)"),
+    (
+        "foreign_coverage",
+        "Intervals that hold the true value in these worlds (95 %; more where little changes)",
+    ),
     ("conditional", "Claims made under an assumption that is false there, which the sentence names"),
+    ("forms", "False claims of written form, letter habit or the rest (5 % or less)"),
+    ("forms_power", "Written form, letter habit and the rest, named where they are the cause"),
 )
 
 
 def render_soundness(entry: Entry) -> str:
-    """Three tables of shares in %, by sentence or interval and questions, for docs/statistics.md."""
+    """Tables of shares in %, by sentence or interval and questions, and each world's bounds, for
+    docs/statistics.md.
+    """
+    foreign = ", half in worlds that nothing was tuned to, a quarter in those of written form"
     parts = [
-        f"`{entry['command']}`, {entry['time_utc'][:10]}: {entry['simulated']:,} simulated pairs a cell,"
-        " a tenth of them at full size; log-probabilities were stored in half of them. Splits are not given"
-        " under 200 questions."
+        f"`{entry['command']}`, {entry['time_utc'][:10]}: {entry['simulated']:,} simulated pairs per cell"
+        f"{foreign if entry.get('worlds') else ''}, a tenth of them at full size; log-probabilities were"
+        " stored in half of them. Splits are not given under 200 questions."
     ]
+    if entry.get("worlds"):
+        parts += [_show_bounds(entry["worlds"]), _show_redrawn(entry["redrawn"])]
     for part, title in _SOUNDNESS:
         if not entry.get(part):  # of a record from before there were these worlds
             continue
@@ -266,6 +324,38 @@ def render_soundness(entry: Entry) -> str:
             lines.append(f"| {name} | {' | '.join(cells)} |")
         parts += [f"{title}:", "\n".join(lines)]
     return "\n\n".join(parts)
+
+
+def _show_bounds(worlds: Entry) -> str:
+    """Each world's false claim and coverage nearest to their bounds."""
+    lines = ["| world | worst claim | % (at most) | worst coverage | % (at least) |", "|---|---|---|---|---|"]
+    for name, world in worlds.items():
+        cells = [f"{name}{'' if world['ok'] else ' (**out of bounds**)'}"]
+        for which in ("claim", "coverage"):
+            worst = world.get(which)
+            if worst is None:
+                cells += ["–", "–"]
+                continue
+            cells.append(f"{worst['name']}, {worst['questions']:,} questions")
+            cells.append(f"{100 * worst['share']:.1f} ({100 * worst['bound']:.1f})")
+        lines.append(f"| {' | '.join(cells)} |")
+    intro = (
+        "Bounds: a false claim in at most 5 %, an interval that holds the truth in 93 to 97 %, each with two"
+        " standard errors."
+    )
+    return intro + "\n\n" + "\n".join(lines)
+
+
+def _show_redrawn(redrawn: Entry) -> str:
+    """Cells that were out of bounds at first, and what three times as many fresh pairs gave."""
+    if not redrawn:
+        return "No cell was out of bounds."
+    cells = "; ".join(
+        f"{name}: {cell['share']:.1%} of {cell['pairs']:,}, then {cell['fresh_share']:.1%} of"
+        f" {cell['fresh_pairs']:,}"
+        for name, cell in redrawn.items()
+    )
+    return f"Cells out of bounds were drawn afresh with three times as many pairs, which count: {cells}."
 
 
 def replaced(text: str, table: str) -> str:

@@ -110,13 +110,79 @@ def test_the_statistics_page_gets_the_simulated_shares(tmp_path: Path) -> None:
         page.write_text(f"{bench_table.BEGIN}\n{bench_table.END}\n")
     flags = [word for name, page in pages.items() for word in (f"--{name}", str(page))]
     assert bench_table.main([str(next(tmp_path.glob("*.json"))), *flags]) == 0
-    assert "4.0% in the worst of 2 cells, all within" in pages["pages"].read_text()
+    assert (
+        "4.0% in the worst of 2 cells, 1.5% in the worst of 1 in other worlds, all within"
+        in pages["pages"].read_text()
+    )
     text = pages["statistics"].read_text()
     assert "| | 45 | 35,030 |" in text and "| micro | 2.2 | 5.1 |" in text and "| macro | 4.0 | – |" in text
     assert "| micro | 96.9 | 90.0 |" in text
     assert "| log score, cooled | 1.5 |" in text and "an assumption that is false" not in text
     pages["statistics"].write_text(text.replace("96.9", "95.0"))
     assert bench_table.main([str(next(tmp_path.glob("*.json"))), *flags, "--check"]) == 2
+
+
+def test_worlds_bounds_and_redrawn_cells_are_shown() -> None:
+    worst = {
+        "name": "micro, cooled",
+        "questions": 450,
+        "share": 0.06,
+        "bound": 0.081,
+        "pairs": 150,
+        "room": 0.02,
+    }
+    result = {
+        **entry("soundness"),
+        **{kind: {} for kind in ("type_one", "coverage", "power", "foreign")},
+        "forms": {"rest, form world": {"450": 0.02}},
+        "simulated": 300,
+        "worlds": {
+            "cooled": {"ok": True, "cells": 3, "claim": worst},
+            "gain": {
+                "ok": False,
+                "cells": 3,
+                "coverage": {**worst, "name": "macro", "share": 0.9, "bound": 0.92},
+            },
+        },
+        "redrawn": {
+            "macro, 450 questions": {"share": 0.88, "pairs": 100, "fresh_share": 0.9, "fresh_pairs": 300}
+        },
+    }
+    text = bench_table.render_soundness(result)
+    assert "| cooled | micro, cooled, 450 questions | 6.0 (8.1) | – | – |" in text
+    assert "| gain (**out of bounds**) | – | – | macro, 450 questions | 90.0 (92.0) |" in text
+    assert "macro, 450 questions: 88.0% of 100, then 90.0% of 300" in text
+    assert "300 simulated pairs per cell, half in worlds" in text and "| rest, form world | 2.0 |" in text
+    assert "No cell was out of bounds" in bench_table.render_soundness({**result, "redrawn": {}})
+
+
+def test_each_kind_of_decide_has_a_line_and_none_replaces_another(tmp_path: Path) -> None:
+    share = {"share": 0.0, "low": 0.0, "high": 0.02}
+    row = {name: {"mean": mean} for name, mean in (("adaptive", 3000), ("uniform", 4700))}
+    pairs: dict[str, Any] = {
+        "mean_questions": {"1-2": 5486},
+        "intervals": {"wrong_sign_share": share, "null_decided_share": share},
+        "coverage_at_stop": 0.98583,
+        "questions": 35030,
+        "runs": 25,
+    }
+    adapters: dict[str, Any] = {
+        "mean_questions": {"1": 3000},
+        "intervals": {"by margin": {"1": row}},
+        "wrong_sign_share": share,
+        "ten_adapters": {"passes": 1.4, "family_wise_error": share},
+        "exams": {},
+    }
+    one = {"verdict": "better", "decided_at": 120, "asked": 150, "asking_sec": 12.0}
+    orders: dict[str, Any] = {
+        "questions": 450,
+        "by_order": {"uniform": {**one, "decided_at": 300}, "adaptive": one},
+    }
+    for day, result in enumerate((pairs, adapters, orders), 1):
+        record(entry("decide", day, **result), tmp_path)
+    made = bench_table.render(bench_table.read_entries(sorted(tmp_path.glob("*.json"))))
+    assert "1-2 pp 5,486" in made and "1 pp 3,000 (uniform 4,700)" in made and "in 1.40 passes" in made
+    assert 'uniform "better" after 300 in 12 s, adaptive "better" after 120 in 12 s, of 450 questions' in made
 
 
 def test_decide_on_tables_and_with_an_engine_are_two_lines(tmp_path: Path) -> None:
