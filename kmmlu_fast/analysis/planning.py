@@ -88,21 +88,25 @@ def forecast_answers(stream: AnswerStream, alpha: float = ALPHA, margin: float |
 
 
 def questions_to_narrow(answers: int, total: int, half_width: float, wanted: float) -> int:
-    """About how many of ``total`` questions give an interval of half-width ``wanted``, if ``answers`` gave
-    ``half_width``; both 0-1.
+    """About how many of ``total`` questions give an interval of half-width ``wanted``, to two digits, if
+    ``answers`` gave ``half_width``; both 0-1.
     """
     if answers >= total:
         return total
     as_infinite = answers / (1.0 - answers / total)
-    return _limit_to_total(as_infinite * (half_width / wanted) ** 2, total)
+    needed = _limit_to_total(as_infinite * (half_width / wanted) ** 2, total)
+    return min(total, _round_up_to_two_digits(needed))
 
 
 def questions_for_effect(questions: int, effect: float, wanted: float) -> int:
     """About how many questions show ``wanted`` (0-1), to two digits, if ``questions`` show ``effect``: the
     standard error shrinks with their square root.
     """
-    needed = questions * (effect / wanted) ** 2
-    step: int = 10 ** max(0, math.floor(math.log10(needed)) - 1)
+    return _round_up_to_two_digits(questions * (effect / wanted) ** 2)
+
+
+def _round_up_to_two_digits(needed: float) -> int:
+    step: int = 10 ** max(0, math.floor(math.log10(max(needed, 1.0))) - 1)
     return math.ceil(needed / step) * step
 
 

@@ -24,6 +24,7 @@ from kmmlu_fast.reporting.wording.language import (
     get_translator,
     p_value_clause,
 )
+from kmmlu_fast.reporting.wording.letter_habit import unsigned_interval
 from kmmlu_fast.reporting.wording.verdict import circumstance_cautions, unknown_notes
 from kmmlu_fast.runs.run import Run
 
@@ -65,8 +66,8 @@ def _verdict_sentence(pair: EarlyComparison, t: Translator) -> str:
         "margin": format_points(decision.margin).lstrip("+"),
         **_ends(decision),
     }
-    known = values["low"] == values["high"]  # every question was asked
-    values["range"] = values["low"] if known else t("range", **values)
+    known = decision.low == decision.high  # every question was asked
+    values["range"] = values["high"] if known else t("range", **values)
     exhausted = decision.verdict == "undecided" and decision.answers == decision.total
     key = "exhausted" if exhausted else decision.verdict
     return t(key if decision.population == "these" else f"like_{key}", **values)
@@ -84,7 +85,7 @@ def _needed_lines(decision: Decision, t: Translator) -> list[str]:
 
 
 def _ends(decision: Decision) -> dict[str, str]:
-    return {"low": format_points(decision.low), "high": format_points(decision.high)}
+    return {"low": format_points(decision.low, unit=False), "high": format_points(decision.high)}
 
 
 def _leak_lines(pair: EarlyComparison, t: Translator) -> list[str]:
@@ -92,13 +93,8 @@ def _leak_lines(pair: EarlyComparison, t: Translator) -> list[str]:
     gap, clean = pair.overlap_gap, pair.clean
     if gap is None or clean is None or not gap.significant or gap.value * _direction(pair.decision) <= 0:
         return []
-    size, low, high = (format_points(end).lstrip("+") for end in _sizes(gap.value, gap.low, gap.high))
-    return [t("leaked_early", gap=size, gap_low=low, gap_high=high, **_ends(clean))]
-
-
-def _sizes(value: float, low: float, high: float) -> tuple[float, float, float]:
-    """A change and its interval without their sign: the caution's words give the direction."""
-    return (value, low, high) if value > 0 else (-value, -high, -low)
+    ends = {f"gap_{name}": end for name, end in unsigned_interval(gap.low, gap.high).items()}
+    return [t("leaked_early", gap=format_points(abs(gap.value)).lstrip("+"), **ends, **_ends(clean))]
 
 
 def _direction(decision: Decision) -> float:
