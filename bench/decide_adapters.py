@@ -37,6 +37,7 @@ Rights = NDArray[np.bool_]
 DISCORDANCE_NOISE = {0.05: 0.25, 0.08: 0.42, 0.12: 0.62}
 DIFFERENCES = (0.005, 0.01, 0.02)
 TARGETS = {"0.5": 7600, "1": 3100, "2": 1150}  # mean questions at most, by pp
+MOST_PASSES = 1.6  # of the exam, for ten adapters, nine of them null
 _KEY_SHARES = (0.2, 0.24, 0.27, 0.29)
 _PREFIXES = (1500, 6000)
 
@@ -222,16 +223,25 @@ def _summarise_adapters(
         "mean_questions": found,
         "intervals": kinds,
         "wrong_sign_share": share(sum(row["wrong"] for row in rows), len(rows)),
-        "within": {f"{name} pp": found[name] <= most for name, most in TARGETS.items()},
     }
+    within = {f"{name} pp": found[name] <= most for name, most in TARGETS.items()}
+    within["wrong signs"] = result["wrong_sign_share"]["share"] < 0.005
     if nulls:
         result["null_decided_share"] = share(false, nulls)
+        within["nulls"] = false / nulls <= _most_of(nulls)
     if passes:
         result["ten_adapters"] = {
             "passes": round(float(np.mean(passes)), 3),
             "family_wise_error": share(wrong, len(passes)),
         }
-    return result
+        within["ten adapters, passes"] = float(np.mean(passes)) <= MOST_PASSES
+        within["ten adapters, error"] = wrong / len(passes) <= _most_of(len(passes))
+    return result | {"within": within, "ok": all(within.values())}
+
+
+def _most_of(number: int) -> float:
+    """5 % and two standard errors."""
+    return 0.05 + 2 * float((0.05 * 0.95 / number) ** 0.5)
 
 
 def tables_of_adapters(result: dict[str, Any]) -> list[str]:

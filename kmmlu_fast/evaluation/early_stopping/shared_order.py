@@ -6,9 +6,10 @@ complete. Out: a ``QuestionOrder``; RunError if the stored orders do not agree. 
 ``auto`` is adaptive if the base is complete, because an adaptive order is drawn from its margins and asks for
 the base's answer to every question. What was begun in the uniform order continues in it. About exactly the
 questions of a small exam (``--population these``) ``auto`` stays uniform: most of them are asked in any
-order, and above 4 pp the uniform one is a tenth faster. About questions like them the adaptive order was not
-slower for simulated adapters that change answers where the base's margin is small; for those that change
-answers anywhere it takes about a fifth more questions at 2 pp (``bench.decide --adapters``).
+order, and above 4 pp the uniform one is a tenth faster. About questions like them the adaptive order takes
+about a third fewer questions for simulated adapters that change answers where the base's margin is small, and
+about as many as the uniform one, give or take a tenth, for those that change answers anywhere
+(``bench.decide --adapters``).
 """
 
 from __future__ import annotations
