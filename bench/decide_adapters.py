@@ -28,7 +28,7 @@ from kmmlu_fast.analysis.sequential.question_order import (
     QuestionOrder,
     stream_of_answers,
 )
-from kmmlu_fast.analysis.sequential.sampling_weights import list_redraw_places
+from kmmlu_fast.analysis.sequential.sampling_weights import list_look_places, list_redraw_places
 from kmmlu_fast.analysis.sequential.several import decide_by_holm
 from kmmlu_fast.data.difficulty import TABLE
 
@@ -117,14 +117,15 @@ def ask_uniformly(base: Base, second: Rights, seed: int) -> Verdict:
 def ask_adaptively(
     base: Base, adapters: Sequence[Rights], seed: int, margin: float | None = None
 ) -> list[Verdict]:
-    """Adapters along one adaptive order, Holm over them; each asked until the redraw after its decision."""
+    """Adapters along one adaptive order, Holm over them; each asked until the look after its decision."""
     where = {question_id: place for place, question_id in enumerate(base.ids)}
     uniform = QuestionOrder(tuple(base.ids), base.key, base.ease, seed)
     order = begin_adaptive_order(uniform, OrderedAnswers(base.right, base.margin))
     verdicts: dict[str, Verdict] = {}
     names = [str(number) for number in range(len(adapters))]
     asked = dict.fromkeys(names, 0)
-    for place in [*list_redraw_places(base.total), base.total]:
+    redraws = list_redraw_places(base.total)
+    for place in list_look_places(base.total):
         places = np.array([where[name] for name in order.ids])
         first = OrderedAnswers(base.right[places], base.margin[places])
         answers = {name: OrderedAnswers(adapters[int(name)][places], first.margin) for name in names}
@@ -135,7 +136,8 @@ def ask_adaptively(
         left = [name for name in names if verdicts[name].verdict == "undecided"]
         if not left or place == base.total:
             break
-        order = redraw_remaining(order, first, [answers[name] for name in left], place)
+        if place in redraws:
+            order = redraw_remaining(order, first, [answers[name] for name in left], place)
     return [Verdict(verdicts[name].verdict, verdicts[name].at, asked[name]) for name in names]
 
 

@@ -15,6 +15,7 @@ Weights are integers from 1 to 255, so that their sums are exact and a file keep
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -59,6 +60,17 @@ def list_redraw_places(total: int) -> list[int]:
         places.append(int(place))
         place *= REDRAW_GROWTH
     return places
+
+
+def list_look_places(total: int) -> list[int]:
+    """Numbers of answers after which adapters are looked at: where the rest is redrawn, two between each two
+    redraws, and the end.
+    """
+    redraws = [*list_redraw_places(total), total]
+    places = set(redraws)
+    for before, after in itertools.pairwise(redraws):
+        places |= {round(before * (after / before) ** (part / 3)) for part in (1, 2)}
+    return sorted(places)
 
 
 def make_start_weights(margin: Floats) -> Weights:

@@ -29,7 +29,7 @@ from kmmlu_fast.analysis.sequential.question_order import (
     accuracy_interval,
     make_question_order,
 )
-from kmmlu_fast.analysis.sequential.sampling_weights import list_redraw_places
+from kmmlu_fast.analysis.sequential.sampling_weights import list_look_places
 from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.progress import Meter
 from kmmlu_fast.core.schema import Adapter
@@ -186,9 +186,9 @@ class EarlyStoppingEvaluation:
 
     def _advance_adaptively(self) -> None:
         """Ask until everything is decided; at each redraw place the order of the remaining questions is drawn
-        anew. Nothing may be in flight then, so each part is a pass of its own.
+        anew. Nothing may be in flight then, so each part is a pass of its own, with looks on the way.
         """
-        places = [*list_redraw_places(len(self._decisions.order)), len(self._decisions.order)]
+        places = list_look_places(len(self._decisions.order))
         while wanted := [state for state in self._decisions.undecided_states() if state.sink is not None]:
             if self._takes_turns and not self._config.until_best:
                 wanted = wanted[:1]
@@ -196,10 +196,11 @@ class EarlyStoppingEvaluation:
             if reached >= self._decisions.drawn_until:
                 self._redraw_order()
                 continue
-            end = min(next(place for place in places if place > reached), self._decisions.most)
+            end = min(self._decisions.drawn_until, self._decisions.most)
+            looks = [*(place for place in places if reached < place < end), end]
             behind = [state for state in wanted if state.reach < end]
             for states in [[state] for state in behind] if self._takes_turns else [behind]:
-                self._ask_states(states, [end], lambda: [])
+                self._ask_states(states, looks, self._decisions.undecided_states)
 
     def _redraw_order(self) -> None:
         """Draw the rest anew, by the adapters in play that have answered all before it."""

@@ -10,6 +10,7 @@ from kmmlu_fast.analysis.sequential.control_variate import KnownQuestions, accur
 from kmmlu_fast.analysis.sequential.sampling_weights import (
     DrawnWeights,
     draw_order,
+    list_look_places,
     list_redraw_places,
     make_change_weights,
     make_start_weights,
@@ -101,6 +102,9 @@ def test_change_weights_are_the_standard_deviation_of_an_answer():
 
 def test_redraws_come_after_a_growing_number_of_answers():
     assert list_redraw_places(35_030)[:4] == [225, 337, 506, 759] and list_redraw_places(35_030)[-1] < 35_030
+    looks = list_look_places(35_030)
+    assert looks[:5] == [225, 257, 295, 337, 386] and looks[-1] == 35_030
+    assert set(list_redraw_places(35_030)) < set(looks) and list_look_places(1) == [1]
     assert list_redraw_places(200)[0] == 25 and list_redraw_places(20) == [] == list_redraw_places(1)
 
 

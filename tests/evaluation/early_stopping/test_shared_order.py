@@ -90,6 +90,9 @@ def test_a_finished_base_is_asked_about_where_it_is_unsure(
     margins = dict(zip(base.predictions["question_id"], base.predictions["margin"], strict=True))
     first = [margins[name] for name in adapted.predictions["question_id"]][:40]
     assert sum(first) / 40 < 0.7 * sum(margins.values()) / TOTAL
+    decided_at = adapted.prefix.decision["decided_at"]
+    looks = sampling_weights.list_look_places(TOTAL)
+    assert adapted.total == next(look for look in looks if look >= decided_at)  # not only where it is redrawn
     low, high = adapted.prefix.accuracy
     whole, complete = run(config(model, data, root, *decided(adapters, "lora")[:2]), engine(data))
     assert low < complete.micro < high and complete.total == whole.total == TOTAL
