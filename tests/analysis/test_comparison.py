@@ -4,7 +4,9 @@ import polars as pl
 import pytest
 from made_runs import loaded, predictions
 
-from kmmlu_fast.analysis.comparison import ComparisonSettings, compare_pair, compare_with_base
+from kmmlu_fast.analysis.base_comparisons import compare_with_base
+from kmmlu_fast.analysis.comparison import compare_pair
+from kmmlu_fast.analysis.headline_comparison import ComparisonSettings
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.reporting.wording.language import get_translator
 from kmmlu_fast.reporting.wording.letter_habit import classify_letter_prior
