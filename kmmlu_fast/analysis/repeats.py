@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from kmmlu_fast.analysis.latest import keep_latest
 from kmmlu_fast.core.schema import OPTION_LETTERS
 
 TOLERATED = 0.03  # share of the questions that may repeat another one
@@ -31,9 +32,8 @@ def drop_repeated_questions(
     return joined.filter(~repeats), count
 
 
-# The latest answers: all pairs of a report have the same questions.
+# The latest answer: all pairs of a report have the same questions.
 _latest_repeats: list[tuple[pl.DataFrame | None, pl.DataFrame, pl.Series, int]] = []
-_latest_digests: list[tuple[pl.DataFrame, pl.DataFrame]] = []
 
 
 def _find_repeats(joined: pl.DataFrame, questions: pl.DataFrame | None) -> tuple[pl.Series, int]:
@@ -67,13 +67,10 @@ def _repeat_keys(joined: pl.DataFrame, questions: pl.DataFrame | None) -> pl.Ser
     )
 
 
+@keep_latest
 def _text_digests(questions: pl.DataFrame) -> pl.DataFrame:
     """question_id and a 64-bit hash of the letters and digits in question and options."""
-    for frame, digests in _latest_digests:
-        if frame is questions:
-            return digests
     names = ["question", *(letter for letter in OPTION_LETTERS if letter in questions.columns)]
     text = pl.concat_str(names, separator=" ", ignore_nulls=True).str.normalize("NFKC").str.to_lowercase()
     repeat = text.str.replace_all(_NORMAL, "").hash(0).alias("repeat")
-    _latest_digests[:] = [(questions, questions.select("question_id", repeat))]
-    return _latest_digests[0][1]
+    return questions.select("question_id", repeat)
