@@ -8,7 +8,6 @@ these and more. Knows nothing of words, tables or files.
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -16,7 +15,7 @@ import polars as pl
 
 from kmmlu_fast.analysis import paired, protocol_differences
 from kmmlu_fast.analysis.letter_bias.letter_prior import letter_codes
-from kmmlu_fast.analysis.overlap_gap import estimate_overlap_gap
+from kmmlu_fast.analysis.overlap_gap import count_overlap_by_subject, estimate_overlap_gap
 from kmmlu_fast.analysis.paired import ALPHA, Outcome, PairedDifference
 from kmmlu_fast.analysis.paired_questions import join_runs, stratum_codes
 from kmmlu_fast.analysis.repeats import drop_repeated_questions
@@ -273,14 +272,14 @@ def _with_overlap(
     """With the change without the overlapping questions, and how much larger it is on them."""
     questions = joined.questions
     marked = questions["question_id"].is_in(settings.overlap)
-    clean, leaked = questions.filter(~marked), questions.filter(marked)
-    pair = replace(pair, overlapping=len(leaked))
+    pair = replace(pair, overlapping=int(marked.sum()))
+    clean = questions.select("subject", "supercategory", "first", "second").filter(~marked)
     if clean.is_empty():
         return pair
-    overlapping = Counter(question_id.split("/")[0] for question_id in settings.overlap)
-    sizes = {name: size - overlapping[name] for name, size in settings.sizes.items()}
+    overlapping = count_overlap_by_subject(settings.overlap)
+    sizes = {name: size - overlapping.get(name, 0) for name, size in settings.sizes.items()}
     pair = replace(pair, clean=micro_of_questions(clean, replace(settings, sizes=sizes)))
-    if leaked.is_empty():
+    if not pair.overlapping:
         return pair
     change = questions["second"].to_numpy().astype(float) - questions["first"].to_numpy().astype(float)
     strata = stratum_codes(questions, joined.counts)

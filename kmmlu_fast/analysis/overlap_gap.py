@@ -11,12 +11,22 @@ each side's variance is that with two pseudo-changes, one up and one down.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
 from kmmlu_fast.analysis.strata import Codes, Estimate, Floats, IntervalEstimate
 
 FEWEST = 30  # overlapping questions with others of their kind; with fewer there is no estimate
+
+
+@lru_cache(maxsize=1)
+def count_overlap_by_subject(overlap: frozenset[str]) -> Mapping[str, int]:
+    """How many questions of each subject overlap; counted once for all pairs of a report."""
+    return Counter(question_id.split("/")[0] for question_id in overlap)
 
 
 def estimate_overlap_gap(
