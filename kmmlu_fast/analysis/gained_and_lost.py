@@ -63,8 +63,8 @@ def compare_gained_and_lost(
 ) -> GainedAndLost | None:
     """The logistic model of gained against lost; None if too few questions changed."""
     changed = joined.filter(pl.col("first") != pl.col("second")).select("question_id", "second")
-    known = _find_question_features(questions).join(changed, on="question_id", maintain_order="left")
-    frame = _with_relative_features(known, overlap)
+    known = find_question_features(questions).join(changed, on="question_id", maintain_order="left")
+    frame = with_relative_features(known, overlap)
     gained = frame["second"].to_numpy().astype(float)
     if len(frame) < MIN_CHANGED or not MIN_CELL <= gained.sum() <= len(frame) - MIN_CELL:
         return None
@@ -77,15 +77,8 @@ def compare_gained_and_lost(
     return GainedAndLost(int(gained.sum()), int((1 - gained).sum()), _fit_feature_odds(columns, gained))
 
 
-def with_change_features(questions: pl.DataFrame, overlap: frozenset[str] = frozenset()) -> pl.DataFrame:
-    """Questions with FEATURES as columns; ``long`` is log2 of characters over their median."""
-    features = _find_question_features(questions)
-    added = [name for name in features.columns if name not in questions.columns]
-    return _with_relative_features(questions.hstack(features.select(added)), overlap)
-
-
 @keep_latest
-def _find_question_features(questions: pl.DataFrame) -> pl.DataFrame:
+def find_question_features(questions: pl.DataFrame) -> pl.DataFrame:
     """question_id, chars, and the features that do not depend on which questions changed."""
     letters = [letter for letter in OPTION_LETTERS if letter in questions.columns]
     numbers = {
@@ -113,7 +106,7 @@ def _find_question_features(questions: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _with_relative_features(features: pl.DataFrame, overlap: frozenset[str]) -> pl.DataFrame:
+def with_relative_features(features: pl.DataFrame, overlap: frozenset[str]) -> pl.DataFrame:
     """With the features that depend on the other questions, and on the overlap."""
     return features.with_columns(
         (pl.col("chars") / pl.col("chars").median()).log(2).alias("long"),
