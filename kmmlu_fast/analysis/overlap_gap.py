@@ -35,7 +35,7 @@ def estimate_overlap_gap(
     """Change on the overlapping questions minus change on the others, within subject and key letter; None if
     fewer than ``FEWEST`` overlapping questions have others beside them.
     """
-    cells = np.unique(strata * (int(key.max(initial=0)) + 2) + key, return_inverse=True)[1]
+    cells = strata * (int(key.max(initial=0)) + 2) + key + 1  # some are empty; key -1: unknown
     count = int(cells.max(initial=-1)) + 1
     on, off = (np.bincount(cells[side], minlength=count).astype(float) for side in (overlaps, ~overlaps))
     both = (on > 0) & (off > 0)

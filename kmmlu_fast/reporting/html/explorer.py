@@ -158,9 +158,10 @@ def _question_texts(
 
 def pack_json(data: dict[str, Any]) -> str:
     """The document as base64 of gzip of JSON: only letters, digits and + / =, so HTML needs no escaping."""
+    # level 6 takes twice as long for 3 % less
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     raw = text.encode("utf-8", "backslashreplace")
-    return base64.b64encode(gzip.compress(raw, compresslevel=6, mtime=0)).decode()
+    return base64.b64encode(gzip.compress(raw, compresslevel=5, mtime=0)).decode()
 
 
 def unpack_json(text: str) -> dict[str, Any]:
