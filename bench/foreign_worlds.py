@@ -43,8 +43,9 @@ from bench.simulated_runs import (
     subject_effects,
 )
 from bench.tuned_worlds import Claims, Random
-from kmmlu_fast.analysis.comparison import ComparisonSettings, PairComparison, compare_pair
+from kmmlu_fast.analysis.comparison import PairComparison, compare_pair
 from kmmlu_fast.analysis.error_spending import make_ledgers, next_level
+from kmmlu_fast.analysis.headline_comparison import ComparisonSettings
 from kmmlu_fast.analysis.key_audit import audit_key
 from kmmlu_fast.analysis.paired import ALPHA, mcnemar_midp
 from kmmlu_fast.analysis.recipes import recipe_effect

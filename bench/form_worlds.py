@@ -26,7 +26,8 @@ import polars as pl
 
 from bench.simulated_runs import KEY, SHARED, Codes, Floats
 from bench.tuned_worlds import Claims
-from kmmlu_fast.analysis.comparison import ComparisonSettings, PairComparison, compare_pair
+from kmmlu_fast.analysis.comparison import PairComparison, compare_pair
+from kmmlu_fast.analysis.headline_comparison import ComparisonSettings
 from kmmlu_fast.core.schema import LETTERS, LOGPROB_COLUMNS
 from kmmlu_fast.data.subjects import SUBJECTS
 from kmmlu_fast.reporting.wording.form_text import classify_letter_form, habit_pair

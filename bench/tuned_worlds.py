@@ -37,12 +37,9 @@ from bench.simulated_runs import (
     make_strata,
     subject_effects,
 )
-from kmmlu_fast.analysis.comparison import (
-    ComparisonSettings,
-    PairComparison,
-    adjust_pair_p_values,
-    compare_pair,
-)
+from kmmlu_fast.analysis.base_comparisons import adjust_pair_p_values
+from kmmlu_fast.analysis.comparison import PairComparison, compare_pair
+from kmmlu_fast.analysis.headline_comparison import ComparisonSettings
 from kmmlu_fast.analysis.paired import micro_difference, subject_counts
 from kmmlu_fast.data.subjects import SUBJECTS
 from kmmlu_fast.reporting.wording.language import get_translator
