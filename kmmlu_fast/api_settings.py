@@ -73,6 +73,8 @@ class EvalSettings(TypedDict, total=False):
     output_dir: Text
     overwrite: bool
     lang: Literal["en", "ko"]
+    plan: bool
+    gpu_memory: float | None
 
 
 class SampleSettings(TypedDict, total=False):

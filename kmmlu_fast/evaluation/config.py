@@ -71,6 +71,7 @@ class EvalConfig(EngineConfig):
             "base_url",
             "concurrency",
         ),
+        "plan": ("plan", "gpu_memory"),
     }
     first: ClassVar[tuple[str, ...]] = (
         "model",
@@ -83,6 +84,7 @@ class EvalConfig(EngineConfig):
         "output_type",
         "quantization",
         "output_dir",
+        "plan",
     )
     examples: ClassVar[tuple[str, ...]] = (
         "--model demo --dataset sample",
@@ -242,6 +244,15 @@ class EvalConfig(EngineConfig):
     output_dir: Path = Field(Path("runs"), description="root of the run directories")
     overwrite: bool = Field(False, description="replace an existing run directory")
     lang: Literal["en", "ko"] = Field("en", description="language of the terminal table")
+    plan: bool = Field(
+        False, description="print what would be asked, what it needs and how long it would take, and stop"
+    )
+    gpu_memory: float | None = Field(
+        None,
+        gt=0,
+        le=10_000,
+        description="with --plan: a GPU with this many GiB, which need not be in this machine",
+    )
 
     @property
     def may_stop(self) -> bool:
@@ -291,6 +302,8 @@ class EvalConfig(EngineConfig):
                 )
                 if used
             ]
+        if self.gpu_memory and not self.plan:
+            faults.append("--gpu-memory needs --plan; vLLM's share is --gpu-memory-utilization")
         if self.protocols and self.protocol:
             faults.append("--protocol and --protocols: give one of them")
         if len(set(self.protocols)) < len(self.protocols):

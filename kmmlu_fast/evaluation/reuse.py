@@ -32,7 +32,8 @@ from kmmlu_fast.runs.run import Run
 from kmmlu_fast.runs.store import load_run_directory
 
 _PACKAGE = Path(__file__).parents[1]
-_LOCATION_FLAGS = {"output_dir", "overwrite"}  # where a run is written, not what is in it
+# Where a run is written and who is told, not what is in it.
+_LOCATION_FLAGS = {"output_dir", "overwrite", "plan", "gpu_memory"}
 
 
 def reusable_runs(config: EvalConfig) -> list[Run] | None:

@@ -276,7 +276,10 @@ class TrainConfig(Config):
         False, description="print what would fit and stop: takes a second, needs neither torch nor rows"
     )
     gpu_memory: float | None = Field(
-        None, gt=0, description="with --plan: a GPU with this many GiB, which need not be in this machine"
+        None,
+        gt=0,
+        le=10_000,
+        description="with --plan: a GPU with this many GiB, which need not be in this machine",
     )
     seed: int = Field(
         42, ge=0, lt=2**32, description="seed of the data order, held-out slice, rotations and LoRA weights"
