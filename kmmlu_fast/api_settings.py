@@ -73,6 +73,7 @@ class EvalSettings(TypedDict, total=False):
     output_dir: Text
     overwrite: bool
     lang: Literal["en", "ko"]
+    report_to: Texts
     plan: bool
     gpu_memory: float | None
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, PositiveInt, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, model_validator
 
 from kmmlu_fast.data.default_exam import DEFAULT_DATASET, DEFAULT_EXAM
 from kmmlu_fast.engines.config import EngineConfig
 from kmmlu_fast.engines.options import NF4_NAMES
+from kmmlu_fast.machine.trackers import check_result_tracker_names
 from kmmlu_fast.prompting.prompt_styles import PromptStyleName
 from kmmlu_fast.prompting.template_options import kwargs_as_texts, template_kwargs_faults
 
@@ -56,7 +57,7 @@ class EvalConfig(EngineConfig):
             "cot_below",
             "seed",
         ),
-        "output": ("output_dir", "overwrite", "lang"),
+        "output": ("output_dir", "overwrite", "lang", "report_to"),
         "engine": (
             "engine",
             "gpu_memory_utilization",
@@ -244,6 +245,13 @@ class EvalConfig(EngineConfig):
     output_dir: Path = Field(Path("runs"), description="root of the run directories")
     overwrite: bool = Field(False, description="replace an existing run directory")
     lang: Literal["en", "ko"] = Field("en", description="language of the terminal table")
+    report_to: Annotated[list[str], AfterValidator(check_result_tracker_names)] = Field(
+        [],
+        description=(
+            "trackers that get the results: tensorboard, trackio, wandb, mlflow, or all that are installed;"
+            " default: none"
+        ),
+    )
     plan: bool = Field(
         False, description="print what would be asked, what it needs and how long it would take, and stop"
     )

@@ -33,7 +33,7 @@ from kmmlu_fast.runs.store import load_run_directory
 
 _PACKAGE = Path(__file__).parents[1]
 # Where a run is written and who is told, not what is in it.
-_LOCATION_FLAGS = {"output_dir", "overwrite", "plan", "gpu_memory"}
+_LOCATION_FLAGS = {"output_dir", "overwrite", "plan", "gpu_memory", "report_to"}
 
 
 def reusable_runs(config: EvalConfig) -> list[Run] | None:

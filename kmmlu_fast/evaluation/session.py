@@ -29,7 +29,9 @@ from kmmlu_fast.evaluation.early_stopping.evaluation import EarlyStoppingEvaluat
 from kmmlu_fast.evaluation.open_engines import EngineManager, EngineOpener
 from kmmlu_fast.evaluation.plan import EvalPlan, make_eval_plans
 from kmmlu_fast.evaluation.run_names import run_directory_name
+from kmmlu_fast.evaluation.tracking import tracked_run
 from kmmlu_fast.machine.extras import require_modules
+from kmmlu_fast.machine.trackers import require_trackers, send_results
 from kmmlu_fast.prompting.unfinished_thoughts import describe_unfinished_thoughts
 from kmmlu_fast.runs.layout import is_complete_run
 from kmmlu_fast.runs.metrics import Metrics
@@ -37,13 +39,21 @@ from kmmlu_fast.runs.run import Run
 from kmmlu_fast.runs.store import RunStore, load_run_directory
 
 
-def run_evaluation(config: EvalConfig, open_engine: EngineOpener | None = None) -> list[Run]:  # noqa: C901 - the stages of an evaluation, in order
+def run_evaluation(config: EvalConfig, open_engine: EngineOpener | None = None) -> list[Run]:
     """Evaluate base and adapters. Finished runs are reused, interrupted ones continued. The runs are ordered
     by exam, the base before the adapters.
 
     ``open_engine(adapters, max_model_len, merged_path)`` replaces ``engines.factory.open_engine`` in tests
     and benchmarks.
     """
+    require_trackers(config.report_to)
+    runs = _evaluate_states(config, open_engine)
+    if config.report_to:
+        send_results(config.report_to, [tracked_run(run) for run in runs])
+    return runs
+
+
+def _evaluate_states(config: EvalConfig, open_engine: EngineOpener | None) -> list[Run]:  # noqa: C901 - the stages of an evaluation, in order
     config = take_base_from_adapters(config)
     finished = reuse.reusable_runs(config)
     if finished is not None:

@@ -20,6 +20,7 @@ from kmmlu_fast.machine.device_memory import available_memory
 from kmmlu_fast.machine.environment import library_versions
 from kmmlu_fast.machine.extras import require_modules
 from kmmlu_fast.machine.host import best_cpu_dtype
+from kmmlu_fast.machine.trackers import require_trackers
 from kmmlu_fast.models.adapters import ADAPTER_CARD, LOG, read_training_log
 from kmmlu_fast.models.model import Model
 from kmmlu_fast.training import libraries
@@ -31,7 +32,6 @@ from kmmlu_fast.training.encoded import count_trained_tokens
 from kmmlu_fast.training.encoding import TrainSet, encode_training_set
 from kmmlu_fast.training.initial_adapter import check_initial_adapter, take_initial_adapter
 from kmmlu_fast.training.inputs import TrainingInputs, data_digest, read_training_inputs, source_digest
-from kmmlu_fast.training.library_names import require_trackers
 from kmmlu_fast.training.memory import MemoryPlan, plan_memory
 from kmmlu_fast.training.memory_forecast import SMALL_PARAMETERS
 from kmmlu_fast.training.model_shape import ModelShape, read_model_shape
