@@ -26,6 +26,7 @@ from kmmlu_fast.evaluation.questions import EvalQuestions, load_eval_questions
 from kmmlu_fast.machine import environment
 from kmmlu_fast.machine.device import gpu_capability, resolve_auto_dtype
 from kmmlu_fast.models import model as models
+from kmmlu_fast.models.adapter_files import require_adapter_folder
 from kmmlu_fast.models.adapters import adapter_warnings, load_adapters
 from kmmlu_fast.models.model import Model
 from kmmlu_fast.models.tokens import open_tokenizer
@@ -38,6 +39,7 @@ from kmmlu_fast.prompting.method_choice import (
 )
 from kmmlu_fast.prompting.methods import Method
 from kmmlu_fast.prompting.prompts import Prompt, encode_prompts, template_digest
+from kmmlu_fast.prompting.template_options import check_template_file
 from kmmlu_fast.prompting.tokens import (
     TokenisedQuestion,
     check_prompt_lengths,
@@ -87,6 +89,7 @@ def make_eval_plans(config: EvalConfig) -> list[EvalPlan]:
     Returns one plan per exam. All have the same ``max_model_len``, so one engine answers them all.
     """
     config = take_base_from_adapters(config)
+    _check_local_files(config)
     question_sets = load_eval_questions(config)
     model = models.resolve_model(config.model, config.revision, config.trust_remote_code)
     config, type_notes = _resolve_dtype(config, model)
@@ -95,6 +98,14 @@ def make_eval_plans(config: EvalConfig) -> list[EvalPlan]:
     plans = [_plan_exam(config, one, model, adapters, chat, type_notes) for one in question_sets]
     longest = max(plan.max_model_len for plan in plans)
     return [replace(plan, max_model_len=longest) for plan in plans]
+
+
+def _check_local_files(config: EvalConfig) -> None:
+    """AdapterError or ConfigError for a file that is missing, before the hub is asked for anything else."""
+    for spec in config.adapter:
+        require_adapter_folder(spec.rpartition("=")[2])
+    if config.chat_template is not None:
+        check_template_file(config.chat_template, config.chat_template_kwargs)
 
 
 def _plan_exam(

@@ -190,3 +190,31 @@ def test_small_slips_are_answered(tmp_path: Path, capsys: Caught) -> None:
     table.write_text("question_id,answer,phi-4\nLaw/test/0,A,A\nLaw/test/1,B,A\n", encoding="utf-8")
     assert cli.dispatch_command(["report", f"{table}:phi4", "--output", str(tmp_path / "r.html")]) == 2
     assert "has no column 'phi4', did you mean phi-4?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["eval", "--model", "m", "--adapter", "nothing"], "--adapter nothing: no such directory"),
+        (["eval", "--model", "m", "--adapter", "a=./no/such"], "--adapter ./no/such: no such directory"),
+        (["eval", "--prompt-style", "chat", "--chat-template", "no.jinja"], "no.jinja: no such file"),
+        (["eval", "--plan", "--model", "m", "--adapter", "nothing"], "--adapter nothing: no such directory"),
+        (["leakage", "nothing.jsonl"], "nothing.jsonl: no such file"),
+        (["train", "--model", "org/none", "--data", "nothing.jsonl"], "nothing.jsonl: no such file"),
+        (["compare", "--latest"], "holds no finished run; run kmmlu-fast eval first"),
+    ],
+)
+def test_what_is_missing_here_is_named_before_the_hub_is_asked(
+    words: list[str], part: str, tmp_path: Path, capsys: Caught, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kmmlu_fast.machine import hub
+
+    def refuse(*_: object) -> str:
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(hub, "hub_problem", refuse)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert cli.dispatch_command(words) == 2
+    err = capsys.readouterr().err
+    assert part in err and err.count("\n") == 1
