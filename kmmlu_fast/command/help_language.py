@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -20,7 +21,7 @@ _LOCALE = ("LC_ALL", "LC_MESSAGES", "LANG")  # the first that is set decides (PO
 
 
 def choose_help_language(arguments: Sequence[str]) -> str:
-    """``--lang`` if given, else the locale's. ConfigError if ``--lang`` is another language."""
+    """``--lang`` if given, else the locale's if stdout can show it. ConfigError for another ``--lang``."""
     wanted = None
     for place, word in enumerate(arguments):
         name, equals, value = word.partition("=")
@@ -31,7 +32,17 @@ def choose_help_language(arguments: Sequence[str]) -> str:
             raise ConfigError(f"--lang {wanted!r}: allowed are {', '.join(LANGUAGES)}")
         return wanted
     locale = next((os.environ[name] for name in _LOCALE if os.environ.get(name)), "")
-    return "ko" if locale.partition("_")[0].partition(".")[0].lower() == "ko" else "en"
+    is_korean = locale.partition("_")[0].partition(".")[0].lower() == "ko"
+    return "ko" if is_korean and _shows_korean() else "en"
+
+
+def _shows_korean() -> bool:
+    """Whether stdout's encoding has Hangul."""
+    try:
+        "가".encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
 
 
 @cache
