@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -220,3 +221,18 @@ def test_what_is_missing_here_is_named_before_the_hub_is_asked(
     assert cli.dispatch_command(words) == 2
     err = capsys.readouterr().err
     assert part in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("dataset", "private"), [("sample", False), ("elsewhere", True)])
+def test_only_texts_that_are_not_free_are_called_private(
+    dataset: str, private: bool, tmp_path: Path, capsys: Caught, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kmmlu_fast.data import dataset as datasets
+
+    texts = tmp_path / "elsewhere"
+    shutil.copytree(datasets.SAMPLE_DIR, texts)
+    monkeypatch.chdir(tmp_path)
+    frame = predictions(1, sizes={"Law": 4, "Math": 4})
+    run = run_directory(tmp_path / "base", "base", frame, dataset=dataset)
+    assert cli.dispatch_command(["report", str(run), "--output", "r.html"]) == 0
+    assert ("keep it private" in capsys.readouterr().err) == private
