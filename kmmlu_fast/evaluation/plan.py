@@ -101,7 +101,10 @@ def make_eval_plans(config: EvalConfig) -> list[EvalPlan]:
 
 
 def _check_local_files(config: EvalConfig) -> None:
-    """AdapterError or ConfigError for a file that is missing, before the hub is asked for anything else."""
+    """ModelError, AdapterError or ConfigError for a file that is missing, before the hub is asked for
+    anything."""
+    if config.model.startswith((".", "/", "~")):
+        models.resolve_model(config.model, config.revision, config.trust_remote_code)
     for spec in config.adapter:
         require_adapter_folder(spec.rpartition("=")[2])
     if config.chat_template is not None:

@@ -198,6 +198,7 @@ def test_small_slips_are_answered(tmp_path: Path, capsys: Caught) -> None:
 @pytest.mark.parametrize(
     ("words", "part"),
     [
+        (["eval", "--model", "./no/such"], "./no/such"),
         (["eval", "--model", "m", "--adapter", "nothing"], "--adapter nothing: no such directory"),
         (["eval", "--model", "m", "--adapter", "a=./no/such"], "--adapter ./no/such: no such directory"),
         (["eval", "--prompt-style", "chat", "--chat-template", "no.jinja"], "no.jinja: no such file"),
