@@ -170,7 +170,10 @@ def _text_causes(found: Measurements) -> list[Cause]:
     if texts is None:
         return causes
     if texts.bos != "same":
-        causes.append(Cause("bos", f"the begin-of-text token is {texts.bos}"))
+        phrase = f"the begin-of-text token is {texts.bos}"
+        if texts.bos == "added":
+            phrase = "it begins every text with a token that the reference does not put there"
+        causes.append(Cause("bos", phrase))
     if texts.vocabulary:
         causes.append(
             Cause(

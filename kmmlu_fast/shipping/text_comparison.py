@@ -41,7 +41,7 @@ class TextComparison:
     texts: int
     different: int  # texts whose ids differ other than by BOS
     example: str = ""  # one of them
-    bos: str = "same"  # same, lost, doubled
+    bos: str = "same"  # same, lost, doubled, added: a first token that the reference does not have
     vocabulary: tuple[int, int] | None = None  # reference, artefact, if they differ
     template: str = "same"  # same, lost, other, thinking
     missing_stops: tuple[str, ...] = ()
@@ -61,7 +61,7 @@ def compare_texts(
         if len(ids) == len(other_ids) + 1 and ids[1:] == other_ids:
             bos = "lost"
         elif len(ids) + 1 == len(other_ids) and other_ids[1:] == ids:
-            bos = "doubled"
+            bos = "doubled" if ids[:1] == other_ids[:1] else "added"
         else:
             different, example = different + 1, example or text
     sizes = (vocabulary_size(reference), vocabulary_size(other))

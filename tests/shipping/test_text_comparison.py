@@ -45,7 +45,8 @@ def test_the_same(tokenizer: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "bos"), [(lambda ids: ids[1:], "lost"), (lambda ids: [2, *ids], "doubled")]
+    ("change", "bos"),
+    [(lambda ids: ids[1:], "lost"), (lambda ids: [2, *ids], "doubled"), (lambda ids: [5, *ids], "added")],
 )
 def test_begin_of_text(tokenizer: Any, change: Any, bos: str) -> None:
     found = compare_texts(tokenizer, Changed(tokenizer, change), [], [], None)
