@@ -104,6 +104,7 @@ class ModelFacts:
     vocabulary: int = 0
     experts: int = 0  # of ``linear``, those in matrices of experts, which bitsandbytes leaves as they are
     mlp_matrices: int = 3  # gate, up and down; 2 in older families
+    model_types: tuple[str, ...] = ()  # transformers' names of the architecture and its parts
 
     @property
     def unquantised_parameters(self) -> int:
@@ -270,7 +271,14 @@ def facts_from_config(config: dict[str, Any], name: str, source: str) -> ModelFa
         vocabulary=vocabulary,
         experts=layers * experts * expert,
         mlp_matrices=matrices,
+        model_types=read_model_types(config),
     )
+
+
+def read_model_types(config: dict[str, Any]) -> tuple[str, ...]:
+    """The ``model_type`` of a config.json, then those of its parts (text, vision, ...)."""
+    parts = [config, *(part for part in config.values() if isinstance(part, dict))]
+    return tuple(dict.fromkeys(str(part["model_type"]) for part in parts if part.get("model_type")))
 
 
 def _quantization_method(config: dict[str, Any]) -> str:
