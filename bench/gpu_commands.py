@@ -6,6 +6,7 @@ In: the words after ``python -m``. Out: what the command printed, or its process
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -96,12 +97,14 @@ def _call_in_place(words: Sequence[str]) -> tuple[int, str]:
     """Call a command's entry point; its standard output goes to a file, also from native libraries."""
     sys.stdout.flush()
     kept = os.dup(1)
-    with tempfile.TemporaryFile("w+") as out:
+    with tempfile.TemporaryFile("w+") as out, contextlib.redirect_stdout(out):
         os.dup2(out.fileno(), 1)
         try:
             code = int(_entry(words[0])(list(words[1:])) or 0)
+        except SystemExit as error:
+            code = error.code if isinstance(error.code, int) else 1
         finally:
-            sys.stdout.flush()
+            out.flush()
             os.dup2(kept, 1)
             os.close(kept)
         out.seek(0)

@@ -1,6 +1,6 @@
 """A process that imports libraries once and forks one for each part: without a card, imports are most of one.
 
-    python -m bench.gpu_warm vllm|training          internal to bench.gpu
+    python -m bench.gpu_warm vllm|training|plain          internal to bench.gpu; plain imports nothing
 
 In: a line of JSON for each part on stdin: its words, and a file for what it prints. Out: the part's process
 id, then its exit code, a line of JSON each. A part is a process and a session of its own, as it is where
@@ -10,6 +10,7 @@ there is a card; forking is safe because this process computes nothing. Knows no
 from __future__ import annotations
 
 import ctypes
+import importlib
 import json
 import os
 import signal
@@ -18,28 +19,26 @@ import time
 from importlib.util import find_spec
 from typing import Any
 
-KINDS = ("vllm", "training")
+_MODULES = {
+    "training": ("transformers", "peft", "trl"),
+    "vllm": ("transformers", "peft", "vllm.v1.engine.llm_engine"),
+    "plain": (),
+}
 
 
 def import_libraries(kind: str) -> None:
     """What the parts of this kind import, as far as it is installed."""
-    if kind == "training":
+    if kind == "training" and find_spec("unsloth") is not None:
         from kmmlu_fast.training.libraries import import_unsloth
 
-        if find_spec("unsloth") is not None:
-            import_unsloth()
-        import peft  # noqa: F401
-        import transformers
-        import trl  # noqa: F401
-
-        return
-    import transformers  # noqa: F401
-
-    if find_spec("vllm") is not None:
+        import_unsloth()
+    if kind == "vllm" and find_spec("vllm") is not None:
         from kmmlu_fast.engines.vllm.engine import prepare_environment
 
         prepare_environment(gpu=False)
-        from vllm.v1.engine.llm_engine import LLMEngine  # noqa: F401
+    for name in _MODULES[kind]:
+        if find_spec(name.partition(".")[0]) is not None:
+            importlib.import_module(name)
 
 
 def serve(kind: str) -> None:
