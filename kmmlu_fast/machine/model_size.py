@@ -60,6 +60,7 @@ _TABLES = re.compile(r"embed|lm_head|\bwte\b|\bwpe\b")
 # Shapes known without the hub: the default model's and the demo's, as their makers published them.
 _KNOWN: dict[str, dict[str, Any]] = {
     "skt/A.X-4.0-Light": {
+        "model_type": "qwen2",
         "hidden_size": 3584,
         "num_hidden_layers": 28,
         "num_attention_heads": 28,
@@ -70,6 +71,7 @@ _KNOWN: dict[str, dict[str, Any]] = {
         "dtype": "bfloat16",
     },
     "demo": {
+        "model_type": "gemma3_text",
         "hidden_size": 640,
         "num_hidden_layers": 18,
         "num_attention_heads": 4,
