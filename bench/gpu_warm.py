@@ -19,6 +19,8 @@ import time
 from importlib.util import find_spec
 from typing import Any
 
+from kmmlu_fast.machine.host import usable_cores
+
 _MODULES = {
     "training": ("transformers", "peft", "trl"),
     "vllm": ("transformers", "peft", "vllm.v1.engine.llm_engine"),
@@ -50,7 +52,7 @@ def serve(kind: str) -> None:
     def answer(**values: Any) -> None:
         print(json.dumps(values), file=answers, flush=True)
 
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # a pool of threads would not survive the fork
+    os.environ["OMP_NUM_THREADS"] = "1"  # a pool of threads would not survive the fork
     began = time.monotonic()
     import_libraries(kind)
     answer(ready_sec=round(time.monotonic() - began, 1))
@@ -74,8 +76,17 @@ def run_part(task: dict[str, Any]) -> None:
     os.dup2(out, 1)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
+    use_all_cores()
     gpu_commands.run_in_place()
     gpu_commands.leave(lambda: gpu_parts.main(task["words"]))
+
+
+def use_all_cores() -> None:
+    """As a process of its own would; the warm one has no threads that the fork could lose."""
+    os.environ.pop("OMP_NUM_THREADS", None)
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(usable_cores())
 
 
 def die_with_parent() -> None:
