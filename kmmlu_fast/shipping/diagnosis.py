@@ -251,7 +251,7 @@ def _slope_causes(changed: Sequence[TensorDifference]) -> list[Cause]:
         return [_scale_cause(typical)]
     if not is_exact:
         return []
-    if abs(typical - 1) < _SLOPE_TOLERANCE and all(abs(scales[name]) < 0.3 for name in wrong):
+    if len(wrong) < len(known) and all(abs(scales[name]) < 0.3 for name in wrong):
         return [
             Cause(
                 "missing part", f"the adapter is not applied to {len(wrong)} of {len(known)}: {_names(wrong)}"
@@ -299,7 +299,10 @@ def _letter_causes(found: Measurements, weights_are_right: bool) -> list[Cause]:
     if found.quantisation and letters.divergence >= _LOST_DIVERGENCE:
         return [_loss_cause(found)]
     if not found.quantisation and letters.divergence >= _LOST_DIVERGENCE:
-        return [Cause("base", f"its answers are those of other weights: {_loss_phrase(found)}")]
+        what = "its answers are those of other weights"
+        if not weights_are_right:
+            what += " (another base or revision, or far from the adapter's scale)"
+        return [Cause("base", f"{what}: {_loss_phrase(found)}")]
     return []
 
 

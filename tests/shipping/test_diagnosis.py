@@ -180,6 +180,12 @@ def test_a_module_without_the_adapter_is_named_beside_rounding() -> None:
     assert names(replace(BASE, weights=found)) == ["missing part"]
 
 
+def test_half_of_the_modules_without_the_adapter_are_named_as_such() -> None:
+    found = weights(*(tensor(f"{Q}{n}", float(n % 2)) for n in range(6)))
+    result = diagnose(replace(BASE, weights=found), 0.5)
+    assert "the adapter is not applied to 3 of 6" in result.sentence
+
+
 def test_an_adapter_that_is_rounded_away_is_quantisation_loss() -> None:
     packed = [tensor(Q, 0.03, 0.01, "Q8_0"), tensor(K, 0.9, 0.01, "Q8_0"), tensor(K + "2", 0.4, 0.01, "Q8_0")]
     letters = replace(GOOD, divergence=0.02, same_letters=55, changed_beyond_ties=15)

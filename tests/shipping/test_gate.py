@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import tiny_faults as plant
-from planted_exports import ARCHITECTURES, GOOD, QUESTIONS, ExportBench, faults_of, letters_alone
+from planted_exports import ARCHITECTURES, GOOD, QUESTIONS, SCALES, ExportBench, faults_of, letters_alone
 from tiny import make_tiny_adapter
 
 from kmmlu_fast.shipping.artefact import open_artefact
@@ -32,7 +32,7 @@ def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 @pytest.mark.parametrize("name", sorted({name for one in ARCHITECTURES for name in faults_of(one)}))
 def test_fault_is_named(bench: ExportBench, name: str) -> None:
     if name in faults_of(bench.architecture):  # BOS and thinking switches are not every architecture's
-        expected, checked, _ = bench.check_fault(name)
+        expected, checked = bench.check_fault(name)
         assert expected in [cause.name for cause in checked.diagnosis.causes], checked.diagnosis.sentence
         assert checked.diagnosis.verdict == "differs"
         assert checked.measured.letters is None or checked.measured.letters.questions <= QUESTIONS
@@ -86,9 +86,8 @@ def test_as_many_faults_and_good_exports_as_are_promised() -> None:
     assert len(GOOD) * len(ARCHITECTURES) >= 24
 
 
-@pytest.mark.parametrize("name", ["not applied", "twice", "half the scale", "1.3 times the scale"])
+@pytest.mark.parametrize("name", SCALES)
 def test_letters_alone_name_a_scale(bench: ExportBench, name: str) -> None:
     """As of a server, whose files cannot be read."""
-    expected, make = faults_of(bench.architecture)[name]
-    questions = letters_alone(bench, make(bench), expected)
+    questions = letters_alone(bench, name)
     assert questions is not None and questions <= QUESTIONS
