@@ -94,7 +94,8 @@ def edit_gguf(source: Path, target: Path, changes: dict[str, Any], drop: tuple[s
         writer.add_key_value(name, changes.get(name, field.contents()), kind, sub_type)
     for name, value in changes.items():
         if name not in reader.fields:
-            kind = gguf.GGUFValueType.get_type(value)
+            is_id = isinstance(value, int) and not isinstance(value, bool)  # llama.cpp wants ids unsigned
+            kind = gguf.GGUFValueType.UINT32 if is_id else gguf.GGUFValueType.get_type(value)
             writer.add_key_value(name, value, kind)
     for tensor in reader.tensors:
         writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
