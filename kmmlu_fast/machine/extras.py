@@ -56,5 +56,5 @@ def require_docstrings(what: str) -> None:
 
 
 def silence_bitsandbytes() -> None:
-    """Call before PEFT is imported: PEFT imports bitsandbytes, which warns about optional kernels on a CPU."""
+    """Call before PEFT is imported: it imports bitsandbytes, which warns about optional kernels on a CPU."""
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
