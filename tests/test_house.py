@@ -97,7 +97,7 @@ TESTED_ELSEWHERE = {
     ),
     "through draws and trainings (tests/sampling/test_draw.py, training/test_job.py, test_trainer.py)": (
         "sampling/card sampling/job sampling/plan sampling/pool training/arguments training/card"
-        " training/held_out training/order training/preview"
+        " training/held_out training/order"
         " training/row_length"
     ),
 }
