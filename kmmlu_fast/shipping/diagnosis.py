@@ -291,11 +291,8 @@ def _letter_causes(found: Measurements, weights_are_right: bool) -> list[Cause]:
         return [_loss_cause(found)]
     if found.quantisation and letters.divergence >= _LOST_DIVERGENCE and weights_are_right:
         return [_loss_cause(found)]
-    if letters.slope is not None and not weights_are_right and letters.divergence >= _SAME_NATS:
-        low, high = letters.slope_low - _SLOPE_TOLERANCE, letters.slope_high + _SLOPE_TOLERANCE
-        explained = letters.difference < 0.5 * letters.reference_shift or abs(letters.slope) < 0.15
-        if not low <= 1 <= high and (explained or letters.slope > 1.3):
-            return [_scale_cause(letters.slope)]
+    if letters.slope is not None and not weights_are_right and _tells_scale(found, letters):
+        return [_scale_cause(letters.slope)]
     if found.quantisation and letters.divergence >= _LOST_DIVERGENCE:
         return [_loss_cause(found)]
     if not found.quantisation and letters.divergence >= _LOST_DIVERGENCE:
@@ -304,6 +301,23 @@ def _letter_causes(found: Measurements, weights_are_right: bool) -> list[Cause]:
             what += " (another base or revision, or far from the adapter's scale)"
         return [Cause("base", f"{what}: {_loss_phrase(found)}")]
     return []
+
+
+def _tells_scale(found: Measurements, letters: LetterComparison) -> bool:
+    """Whether the slope of the letters' shifts, without the weights, shows another scale than the adapter's.
+
+    Rounding of the reference's letters is in its own shift and not in the artefact's, which flattens the slope
+    of a right artefact: by at most its share in the difference of the two. Quantisation that is not seen in the
+    weights flattens it as well: a small difference says then only what no rounding makes.
+    """
+    slope, shift = letters.slope or 0.0, letters.reference_shift
+    noise = letters.difference**2 / (2 * shift**2)
+    if letters.slope_low - _SLOPE_TOLERANCE <= 1 <= letters.slope_high + _SLOPE_TOLERANCE + noise:
+        return False
+    if letters.divergence < _SAME_NATS and found.quantisation and 0.15 <= abs(slope) <= 1.3:
+        return False
+    across = max(0.0, letters.difference**2 - ((1 - slope) * shift) ** 2)  # not along the reference's shift
+    return math.sqrt(across) < 0.5 * shift or abs(slope) < 0.15 or slope > 1.3
 
 
 def _loses_effect(found: Measurements, letters: LetterComparison) -> bool:

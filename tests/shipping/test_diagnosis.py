@@ -100,6 +100,26 @@ def test_slopes_of_letters_where_weights_cannot_be_read(slope: float, name: str)
 
 
 @pytest.mark.parametrize(
+    ("slope", "difference", "name"),
+    [(0.01, 0.05, "not applied"), (1.92, 0.049, "twice"), (0.49, 0.026, "scale"), (1.25, 0.015, "scale")],
+)
+def test_a_scale_is_named_although_the_letters_are_close(slope: float, difference: float, name: str) -> None:
+    """A gentle adapter that a server does not apply changes letters less than rounding is allowed to."""
+    letters = replace(GOOD, divergence=0.0012, slope=slope, slope_low=slope - 0.04, slope_high=slope + 0.04)
+    letters = replace(letters, reference_shift=0.05, difference=difference)
+    assert names(Measurements(quantisation=None, letters=letters)) == [name]
+    packed = names(Measurements(quantisation="AWQ", letters=letters))
+    assert packed == ([] if 0.15 < slope < 1.3 else [name])  # which quantisation may flatten too
+
+
+def test_rounding_of_the_references_letters_flattens_the_slope_and_is_no_scale() -> None:
+    # shift 0.02 nats and rounding of 0.02 in each of the three: the slope of a right artefact is 2/3
+    letters = replace(GOOD, divergence=0.0005, slope=0.67, slope_low=0.6, slope_high=0.73)
+    letters = replace(letters, reference_shift=0.0346, difference=0.0283)
+    assert names(Measurements(quantisation=None, letters=letters)) == []
+
+
+@pytest.mark.parametrize(
     ("change", "name"),
     [
         ({"bos": "lost"}, "bos"),
