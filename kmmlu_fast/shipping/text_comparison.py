@@ -93,13 +93,13 @@ def _compare_templates(reference: Any, other: Any) -> str:
         return "same"  # nothing was measured with a template
     if not getattr(other, "chat_template", None):
         return "lost"
-    same = {
-        thinking: _rendered(reference, thinking) == _rendered(other, thinking) for thinking in (False, True)
-    }
-    if all(same.values()):
+    off, on = (_rendered(reference, thinking) for thinking in (False, True))
+    other_off, other_on = (_rendered(other, thinking) for thinking in (False, True))
+    if (off, on) == (other_off, other_on):
         return "same"
-    switches = _rendered(reference, False) != _rendered(reference, True)
-    return "thinking" if switches and any(same.values()) else "other"
+    is_part_right = off == other_off or on == other_on
+    is_turned = off == other_on or on == other_off
+    return "thinking" if off != on and (is_part_right or is_turned) else "other"
 
 
 def _rendered(tokenizer: Any, thinking: bool) -> list[str | None]:

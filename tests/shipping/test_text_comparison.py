@@ -72,3 +72,7 @@ def test_templates(tokenizer: Any) -> None:
     assert compare_texts(bare, tokenizer, [], [], None).template == "same"  # measured without one
     switching = Changed(tokenizer, template=lambda text, thinking: text + ("" if thinking else "</think>"))
     assert compare_texts(switching, tokenizer, [], [], None).template == "thinking"
+    turned = Changed(tokenizer, template=lambda text, thinking: text + ("</think>" if thinking else ""))
+    assert compare_texts(switching, turned, [], [], None).template == "thinking"
+    both = Changed(tokenizer, template=lambda text, thinking: text + ("y" if thinking else "z"))
+    assert compare_texts(switching, both, [], [], None).template == "other"
