@@ -267,7 +267,7 @@ def _lost_change(found: Measurements) -> str:
         return ""
     if not all(each.is_exact for each in found.weights.changed):
         never = " (rounded away, or never applied)" if kept.share < 0.05 else ""
-        return f"quantisation ({found.quantisation}) keeps {kept.describe()}{never}"
+        return f"after quantisation ({found.quantisation}) the weights hold {kept.describe()}{never}"
     size = found.weights.float32_bytes / 1e9
     return (
         f"16-bit rounding keeps {kept.describe()}: export with --dtype float32 ({size:.1f} GB), serve the"

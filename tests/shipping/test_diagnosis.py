@@ -213,7 +213,7 @@ def test_an_adapter_that_is_rounded_away_is_quantisation_loss() -> None:
     found = diagnose(Measurements(quantisation="Q8_0", letters=letters, weights=weights(*packed)), 0.5)
     assert [cause.name for cause in found.causes] == ["quantisation"]
     for part in (
-        "because quantisation (Q8_0) keeps",
+        "because after quantisation (Q8_0) the weights hold",
         "3 to 90 %",
         "64 % of the adapter's effect",
         "145 of 200 letters change",
