@@ -46,7 +46,9 @@ class GgufConfig(BenchConfig):
     model: str = Field(description="the GGUF file")
     server_python: Path | None = Field(None, description="a Python with llama-cpp-python[server]")
     questions: PositiveInt = Field(90, description="questions that this project is asked")
-    peer_questions: PositiveInt = Field(6, description="of those, the first that lm-eval's backend is asked")
+    peer_requests: PositiveInt = Field(
+        8, description="requests of lm-eval's backend, four for a question: the first of those questions"
+    )
 
 
 @contextlib.contextmanager
@@ -124,8 +126,8 @@ def ask_ours(config: GgufConfig, questions: list[Question]) -> tuple[float, floa
     return start_sec, seconds, [answers[str(n)] for n in range(len(questions))]
 
 
-def ask_peer(address: str, questions: list[Question]) -> tuple[float, list[list[float]]]:
-    """(seconds, log-probabilities by question) by lm-eval's own class."""
+def ask_peer(address: str, questions: list[Question], count: int) -> tuple[float, list[list[float]]]:
+    """(seconds, log-probabilities of each whole question) of ``count`` requests by lm-eval's own class."""
     from lm_eval.models.gguf import GGUFLM
 
     from kmmlu_fast.prompting.prompts import render_prompt
@@ -136,13 +138,13 @@ def ask_peer(address: str, questions: list[Question]) -> tuple[float, list[list[
         SimpleNamespace(args=(render_prompt(question, [], "lm-eval").text, f" {letter}"))
         for question in questions
         for letter in LETTERS
-    ]
+    ][:count]
     began = time.perf_counter()
     found = peer.loglikelihood(requests, disable_tqdm=True)
     seconds = time.perf_counter() - began
     return seconds, [
         [logprob for logprob, _ in found[place : place + len(LETTERS)]]
-        for place in range(0, len(found), len(LETTERS))
+        for place in range(0, len(found) - len(LETTERS) + 1, len(LETTERS))
     ]
 
 
@@ -159,17 +161,18 @@ def measure(config: GgufConfig) -> dict[str, Any]:
     from kmmlu_fast.data.dataset import load_questions
 
     questions = load_questions(config.dataset_name(), "test", None)[: config.questions]
-    few = questions[: config.peer_questions]
+    count = min(config.peer_requests, len(LETTERS) * len(questions))
     refusal = own_server_refusal(config.model)
     note(f"llama.cpp's own server: {refusal or 'answers'}")
     start_sec, before_sec, ours = ask_ours(config, questions)
     note(f"kmmlu_fast: {len(questions) / before_sec:.2f} questions/s")
     with peer_server(config) as address:
-        peer_sec, peers = ask_peer(address, few)
-    note(f"lm-eval gguf: {len(few) / peer_sec:.3f} questions/s")
+        peer_sec, peers = ask_peer(address, questions, count)
+    peer_rate = count / len(LETTERS) / peer_sec
+    note(f"lm-eval gguf: {peer_rate:.4f} questions/s")
     _, after_sec, _ = ask_ours(config, questions)
     slower_sec = max(before_sec, after_sec)
-    our_rate, peer_rate = len(questions) / slower_sec, len(few) / peer_sec
+    our_rate = len(questions) / slower_sec
     return {
         "model": Path(config.model).name,
         "own_server_says": refusal,
@@ -177,10 +180,10 @@ def measure(config: GgufConfig) -> dict[str, Any]:
         "questions": len(questions),
         "seconds": [round(before_sec, 2), round(after_sec, 2)],
         "questions_per_sec": round(our_rate, 2),
-        "peer_questions": len(few),
+        "peer_requests": count,
         "peer_seconds": round(peer_sec, 2),
-        "peer_questions_per_sec": round(peer_rate, 4),
-        **compare_letters(ours[: len(few)], peers),
+        "peer_questions_per_sec": round(peer_rate, 5),
+        **compare_letters(ours[: len(peers)], peers),
         "times_faster": round(our_rate / peer_rate, 1),
         "reached": our_rate / peer_rate >= WANTED_TIMES,
     }
