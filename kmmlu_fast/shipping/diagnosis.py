@@ -306,9 +306,9 @@ def _letter_causes(found: Measurements, weights_are_right: bool) -> list[Cause]:
 def _tells_scale(found: Measurements, letters: LetterComparison) -> bool:
     """Whether the slope of the letters' shifts, without the weights, shows another scale than the adapter's.
 
-    Rounding of the reference's letters is in its own shift and not in the artefact's, which flattens the slope
-    of a right artefact: by at most its share in the difference of the two. Quantisation that is not seen in the
-    weights flattens it as well: a small difference says then only what no rounding makes.
+    Rounding of the reference's letters is in its own shift and not in the artefact's, which flattens the
+    slope of a right artefact: by at most its share in the difference of the two. Quantisation that is not
+    seen in the weights flattens it as well: a small difference says then only what no rounding makes.
     """
     slope, shift = letters.slope or 0.0, letters.reference_shift
     noise = letters.difference**2 / (2 * shift**2)
