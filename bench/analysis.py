@@ -60,6 +60,7 @@ def steps(config: AnalysisConfig, part: str, folder: Path) -> list[tuple[str, st
     """(step, size, what to time) of one part; what is not timed is prepared here."""
     from kmmlu_fast.analysis import accuracy as analysis
     from kmmlu_fast.analysis import comparison
+    from kmmlu_fast.analysis.headline_comparison import ComparisonSettings
     from kmmlu_fast.contamination import overlap
     from kmmlu_fast.data import dataset
     from kmmlu_fast.reporting.html.page import write_report_page
@@ -79,7 +80,7 @@ def steps(config: AnalysisConfig, part: str, folder: Path) -> list[tuple[str, st
     path = predictions_file(config, folder)
     runs = importers.load_run_argument(str(path))[: config.runs]
     size = f"{len(runs)} x {len(runs[0].frame):,}"
-    settings = comparison.ComparisonSettings()
+    settings = ComparisonSettings()
     if part == REPORT:
         questions = dataset.load_frame(name, "test")
 

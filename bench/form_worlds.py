@@ -25,7 +25,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from kmmlu_fast.analysis.comparison import ComparisonSettings, PairComparison, compare_pair
+from kmmlu_fast.analysis.comparison import PairComparison, compare_pair
+from kmmlu_fast.analysis.headline_comparison import ComparisonSettings
 from kmmlu_fast.core.schema import LETTERS, LOGPROB_COLUMNS
 from kmmlu_fast.data.subjects import SUBJECTS
 from kmmlu_fast.reporting.wording.form_text import classify_letter_form, habit_pair

@@ -54,12 +54,9 @@ from pydantic import Field, PositiveInt
 
 from bench.common import BenchConfig, finish, note, table
 from bench.form_worlds import FALSE_FORM_CLAIMS, FORM_WORLDS, TRUE_FORM_CLAIMS, run_form_task
-from kmmlu_fast.analysis.comparison import (
-    ComparisonSettings,
-    PairComparison,
-    adjust_pair_p_values,
-    compare_pair,
-)
+from kmmlu_fast.analysis.base_comparisons import adjust_pair_p_values
+from kmmlu_fast.analysis.comparison import PairComparison, compare_pair
+from kmmlu_fast.analysis.headline_comparison import ComparisonSettings
 from kmmlu_fast.analysis.key_audit import audit_key
 from kmmlu_fast.analysis.paired import ALPHA, mcnemar_midp
 from kmmlu_fast.command.flags import parse_config

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from kmmlu_fast.analysis.comparison import ComparisonSettings
+from kmmlu_fast.analysis.headline_comparison import ComparisonSettings
 from kmmlu_fast.core.prediction_frames import predictions_frame
 from kmmlu_fast.core.schema import LETTERS, Prediction
 from kmmlu_fast.data.subjects import SUBJECTS

@@ -55,7 +55,7 @@ TESTED_ELSEWHERE = {
         "prompting/cot_tokens prompting/cot_wording prompting/method_choice prompting/predictions"
     ),
     "through comparisons (tests/analysis/test_comparison*.py, test_accuracy.py, tests/reporting)": (
-        "analysis/error_profile analysis/exam_comparison analysis/gained_and_lost analysis/headline"
+        "analysis/error_profile analysis/exam_comparison analysis/headline"
         " analysis/letter_bias/offsets analysis/paired_questions"
         " analysis/protocol_differences analysis/reasoning analysis/sequential/question_order"
         " analysis/softmax analysis/strata"
@@ -66,7 +66,7 @@ TESTED_ELSEWHERE = {
         " models/adapters"
     ),
     "through reports (tests/reporting/html/test_page*.py, files/test_exports.py, terminal/test_summary.py)": (
-        "reporting/charts/answer_charts reporting/charts/drawing reporting/charts/effort_charts"
+        "reporting/charts/answer_charts reporting/charts/effort_charts"
         " reporting/charts/effort_figures reporting/charts/figure reporting/charts/figure_files"
         " reporting/comparison_settings reporting/comparison_view reporting/files/formats"
         " reporting/files/frames reporting/files/output_paths reporting/files/spreadsheet"

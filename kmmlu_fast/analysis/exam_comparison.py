@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kmmlu_fast.analysis.accuracy import above_chance, chance_level
-from kmmlu_fast.analysis.comparison import ComparisonSettings, PairComparison, compare_pair
 from kmmlu_fast.analysis.headline import compute_headline
+from kmmlu_fast.analysis.headline_comparison import ComparisonSettings, HeadlineComparison, compare_headline
 from kmmlu_fast.analysis.paired import Outcome, adjust_p_values
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.runs.loading import short_run_names
@@ -29,7 +29,7 @@ class ExamState:
     name: str
     accuracy: float  # over questions, 0-1
     corrected: float  # above chance: 0 = guessing evenly, 1 = all right
-    pair: PairComparison | None = None
+    pair: HeadlineComparison | None = None
     p_holm: float | None = None  # of the pair's micro difference, corrected over the whole table
 
     @property
@@ -91,7 +91,7 @@ def exam_rows(runs: Sequence[Run], settings: ComparisonSettings, focus: str | No
     """
     groups = group_runs_by_exam(runs)
     focus = focus or next(iter(groups), None)
-    settings = replace(settings, different_prompts=True, what_moved=False, headline_only=True)
+    settings = replace(settings, different_prompts=True)
     without_sizes = replace(settings, sizes={}, questions=None)
     rows = []
     for exam, group in groups.items():
@@ -126,7 +126,7 @@ def _make_exam_state(run: Run, base: Run, chance: float, settings: ComparisonSet
     if run is base:
         return state
     try:
-        return replace(state, pair=compare_pair(base, run, settings))
+        return replace(state, pair=compare_headline(base, run, settings))
     except RunError:
         return state
 

@@ -162,13 +162,13 @@ def _gather_votes(answered: list[Run]) -> _Witnesses | None:
 def _vote_shares(letters: Codes, vendors: list[str]) -> Floats:
     """(questions, options) share of the votes; a vendor's vote is shared by its models."""
     count = int(letters.max(initial=0)) + 1
-    votes = np.zeros((len(letters), count))
-    names = sorted(set(vendors))
-    for place, vendor in enumerate(vendors):
-        weight = 1.0 / (len(names) * vendors.count(vendor))
-        given = letters[:, place] >= 0
-        votes[np.flatnonzero(given), letters[given, place]] += weight
-    return votes
+    names = set(vendors)
+    weights = np.array([1.0 / (len(names) * vendors.count(vendor)) for vendor in vendors])
+    given = letters.T >= 0
+    cells = (np.arange(len(letters)) * count + letters.T)[given]
+    shares = np.broadcast_to(weights[:, None], given.shape)[given]
+    votes = np.bincount(cells, shares, len(letters) * count).astype(float)
+    return votes.reshape(len(letters), count)
 
 
 def _suspects(witnesses: _Witnesses) -> _Suspects:
@@ -188,7 +188,8 @@ def _suspects(witnesses: _Witnesses) -> _Suspects:
     letter, share = most_against(witnesses.letters)
     sure = witnesses.confidence >= CONFIDENCE
     random = np.random.default_rng(0)
-    chance = [most_against(_redraw_errors(witnesses, random))[1][sure] for _ in range(_DRAWS)]
+    errors = _group_errors(witnesses)
+    chance = [most_against(_redraw_errors(witnesses.letters, errors, random))[1][sure] for _ in range(_DRAWS)]
     agreement, listed, expected = AGREEMENT, sure & (share >= AGREEMENT - 1e-9), 0.0
     for agreement in np.unique(np.concatenate([[AGREEMENT], share[share > AGREEMENT]])):
         listed = sure & (share >= agreement - 1e-9)
@@ -208,12 +209,20 @@ def _suspects(witnesses: _Witnesses) -> _Suspects:
     return _Suspects(found, float(agreement), expected)
 
 
-def _redraw_errors(witnesses: _Witnesses, random: np.random.Generator) -> Codes:
+def _group_errors(witnesses: _Witnesses) -> list[tuple[int, Codes]]:
+    """(model, questions) of each model's wrong answers under the same key."""
+    groups = []
+    codes = np.unique(witnesses.key)
+    for place in range(witnesses.letters.shape[1]):
+        letters = witnesses.letters[:, place]
+        wrong = (letters != witnesses.key) & (letters >= 0)
+        groups += [(place, np.flatnonzero(wrong & (witnesses.key == code))) for code in codes]
+    return groups
+
+
+def _redraw_errors(letters: Codes, errors: list[tuple[int, Codes]], random: np.random.Generator) -> Codes:
     """The same wrong answers with letters drawn anew, from each model's wrong letters under the same key."""
-    drawn = witnesses.letters.copy()
-    for place in range(drawn.shape[1]):
-        wrong = (drawn[:, place] != witnesses.key) & (drawn[:, place] >= 0)
-        for code in np.unique(witnesses.key):
-            there = np.flatnonzero(wrong & (witnesses.key == code))
-            drawn[there, place] = random.permutation(drawn[there, place])
+    drawn = letters.copy()
+    for place, there in errors:
+        drawn[there, place] = random.permutation(drawn[there, place])
     return drawn

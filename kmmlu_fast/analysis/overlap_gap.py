@@ -11,6 +11,10 @@ each side's variance is that with two pseudo-changes, one up and one down.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,13 +23,19 @@ from kmmlu_fast.analysis.strata import Codes, Estimate, Floats, IntervalEstimate
 FEWEST = 30  # overlapping questions with others of their kind; with fewer there is no estimate
 
 
+@lru_cache(maxsize=1)
+def count_overlap_by_subject(overlap: frozenset[str]) -> Mapping[str, int]:
+    """How many questions of each subject overlap; counted once for all pairs of a report."""
+    return Counter(question_id.split("/")[0] for question_id in overlap)
+
+
 def estimate_overlap_gap(
     change: Floats, strata: Codes, key: Codes, overlaps: NDArray[np.bool_]
 ) -> IntervalEstimate | None:
     """Change on the overlapping questions minus change on the others, within subject and key letter; None if
     fewer than ``FEWEST`` overlapping questions have others beside them.
     """
-    cells = np.unique(strata * (int(key.max(initial=0)) + 2) + key, return_inverse=True)[1]
+    cells = strata * (int(key.max(initial=0)) + 2) + key + 1  # some are empty; key -1: unknown
     count = int(cells.max(initial=-1)) + 1
     on, off = (np.bincount(cells[side], minlength=count).astype(float) for side in (overlaps, ~overlaps))
     both = (on > 0) & (off > 0)

@@ -26,6 +26,7 @@ b) / n, 0-1.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -163,18 +164,19 @@ def minimum_detectable_effect(n: int, discordance: float, alpha: float = ALPHA) 
     ``discordance`` is the share of questions on which exactly one run is right. A difference cannot exceed
     it, so for a larger one all changes are assumed to go the same way, the most favourable case.
     """
-    from scipy.optimize import brentq
     from scipy.special import ndtri
 
-    z_alpha, z_beta = ndtri(1 - alpha / 2), ndtri(POWER)
-
-    def shortfall(effect: float) -> float:
-        share = max(discordance, effect)
-        return float((z_alpha * np.sqrt(share) + z_beta * np.sqrt(share - effect**2)) ** 2 / effect**2 - n)
-
-    if n < 1 or shortfall(1.0) > 0:
+    z_alpha, z_beta = float(ndtri(1 - alpha / 2)), float(ndtri(POWER))
+    if n < max(1.0, z_alpha**2):
         return None
-    return float(brentq(shortfall, 1e-6, 1.0))
+    # d = discordance: the larger root of (sqrt(n) e - z_alpha sqrt(d))^2 = z_beta^2 (d - e^2)
+    spread = z_alpha * math.sqrt(n) + z_beta * math.sqrt(n - z_alpha**2 + z_beta**2)
+    effect = math.sqrt(discordance) * spread / (n + z_beta**2)
+    if 0 < effect <= discordance:
+        return effect
+    # d = e; the root of (z_alpha + z_beta u)^2 = n (1 - u^2), u^2 = 1 - e
+    root = (z_alpha * z_beta) ** 2 - (n + z_beta**2) * (z_alpha**2 - n)
+    return 1.0 - ((math.sqrt(root) - z_alpha * z_beta) / (n + z_beta**2)) ** 2
 
 
 def subject_counts(pairs: pl.DataFrame) -> pl.DataFrame:

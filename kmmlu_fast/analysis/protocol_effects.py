@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from kmmlu_fast.analysis.comparison import ComparisonSettings, compare_pair
+from kmmlu_fast.analysis.headline_comparison import ComparisonSettings, compare_headline
 from kmmlu_fast.analysis.paired import PairedDifference, adjust_p_values
 from kmmlu_fast.analysis.protocol_differences import find_letter_form
 from kmmlu_fast.analysis.written_forms import FormSummary, summarise_letter_forms
@@ -57,12 +57,12 @@ def compare_protocols(runs: Sequence[Run], names: Sequence[str]) -> list[Protoco
         )
         if place:
             earlier = min(range(place), key=lambda other: len(find_factors(runs[other], run)))
-            settings = ComparisonSettings(different_prompts=True, headline_only=True)
+            settings = ComparisonSettings(different_prompts=True)
             row = replace(
                 row,
                 reference=names[earlier],
                 factors=find_factors(runs[earlier], run),
-                change=compare_pair(runs[earlier], run, settings).micro,
+                change=compare_headline(runs[earlier], run, settings).micro,
             )
         rows.append(row)
     values = [row.change.p_value for row in rows if row.change is not None]

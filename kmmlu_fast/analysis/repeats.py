@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from kmmlu_fast.analysis.latest import keep_latest
 from kmmlu_fast.core.schema import OPTION_LETTERS
 
 TOLERATED = 0.03  # share of the questions that may repeat another one
@@ -25,12 +26,27 @@ def drop_repeated_questions(
     The same question is: the same subject and key, and the same letters and digits in question and options
     (``questions``), or else the same prompt.
     """
-    texts = _repeat_keys(joined, questions)
-    repeats = int(pl.select(texts.is_not_null() & ~texts.is_first_distinct()).to_series().sum())
-    if repeats <= TOLERATED * len(joined):
+    repeats, count = _find_repeats(joined, questions)
+    if count <= TOLERATED * len(joined):
         return joined, 0
-    kept = joined.filter(texts.is_null() | texts.is_first_distinct())
-    return kept, repeats
+    return joined.filter(~repeats), count
+
+
+# The latest answer: all pairs of a report have the same questions.
+_latest_repeats: list[tuple[pl.DataFrame | None, pl.DataFrame, pl.Series, int]] = []
+
+
+def _find_repeats(joined: pl.DataFrame, questions: pl.DataFrame | None) -> tuple[pl.Series, int]:
+    """Which rows repeat an earlier one, and how many do."""
+    asked = joined.select("subject", "answer", "prompt_digest" if questions is None else "question_id")
+    for frame, rows, repeats, count in _latest_repeats:
+        if frame is questions and rows.equals(asked):
+            return repeats, count
+    texts = _repeat_keys(joined, questions)
+    repeats = pl.select(texts.is_not_null() & ~texts.is_first_distinct()).to_series()
+    count = int(repeats.sum())
+    _latest_repeats[:] = [(questions, asked, repeats, count)]
+    return repeats, count
 
 
 def _repeat_keys(joined: pl.DataFrame, questions: pl.DataFrame | None) -> pl.Series:
@@ -51,16 +67,10 @@ def _repeat_keys(joined: pl.DataFrame, questions: pl.DataFrame | None) -> pl.Ser
     )
 
 
-_latest: list[tuple[pl.DataFrame, pl.DataFrame]] = []  # all pairs of a report have the same questions
-
-
+@keep_latest
 def _text_digests(questions: pl.DataFrame) -> pl.DataFrame:
     """question_id and a 64-bit hash of the letters and digits in question and options."""
-    for frame, digests in _latest:
-        if frame is questions:
-            return digests
     names = ["question", *(letter for letter in OPTION_LETTERS if letter in questions.columns)]
     text = pl.concat_str(names, separator=" ", ignore_nulls=True).str.normalize("NFKC").str.to_lowercase()
     repeat = text.str.replace_all(_NORMAL, "").hash(0).alias("repeat")
-    _latest[:] = [(questions, questions.select("question_id", repeat))]
-    return _latest[0][1]
+    return questions.select("question_id", repeat)

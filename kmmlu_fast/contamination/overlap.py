@@ -159,17 +159,11 @@ def repeated_rows(frame: pl.DataFrame) -> tuple[list[str], list[str]]:
     return repeats, marked.filter("conflicting")["id"].to_list()
 
 
-def find_contained_items(texts: pl.DataFrame, test: pl.DataFrame) -> pl.DataFrame:
-    """Pairs of rows of ``texts`` (id, text) that contain a test item, inside other text or with other
-    option markers."""
-    keys = comparison_keys(test)
-    return match_contained_items(texts, keys, shingles.build_anchors(keys, MIN_STEM))
-
-
 def match_contained_items(
     texts: pl.DataFrame, right: pl.DataFrame, anchors: shingles.Anchors
 ) -> pl.DataFrame:
-    """``find_contained_items`` for many batches of texts: with the items' prepared keys and anchors."""
+    """Pairs of rows of ``texts`` (id, text) that contain a test item, inside other text or with other option
+    markers. ``right``, ``anchors``: the items' keys and anchors, prepared once for many batches."""
     left = normalise_texts(texts.select("text")).with_columns(texts["id"])
     scored = shingles.score_containment(shingles.find_anchored_candidates(left, anchors), left, right)
     long_stem = right.select("id", pl.col("stem").str.len_chars() >= MIN_STEM)

@@ -35,7 +35,8 @@ def position_reference_pattern(options: int) -> re.Pattern[str]:
 
 def names_other_options(options: Sequence[str]) -> bool:
     """Whether one of the options refers to others by number or position ("1번과 2번", "위의 모두")."""
-    return any(position_reference_pattern(len(options)).search(option) for option in options)
+    apart = "\0".join(options)  # no match crosses it
+    return position_reference_pattern(len(options)).search(apart) is not None
 
 
 def is_position_bound(question: Question) -> bool:

@@ -124,14 +124,9 @@ def read_training_rows(
     bad.finish()
 
 
-def parse_training_row(raw: Row, source: str, number: int, coding: Coding | None = None) -> TrainingRow:
-    """One row of any form; DataError says what is wrong. ``coding``: how answers are written; None: as this
-    row alone tells."""
-    return _build_row(raw, source, number, coding)[0]
-
-
 def _build_row(raw: Row, source: str, number: int, coding: Coding | None) -> tuple[TrainingRow, list[str]]:
-    """The row, and the columns that were not read."""
+    """One row of any form, and the columns that were not read; DataError says what is wrong. ``coding``: how
+    answers are written; None: as this row alone tells."""
     parsed = parse_row(raw, f"{source} row {number}", source, number, coding)
     rest = [
         value

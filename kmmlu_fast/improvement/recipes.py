@@ -44,24 +44,16 @@ DRAWN = (
     "rationale_samples",
     "rationale_tokens",
 )
+# What the search sets itself, for every recipe and rung.
+_SET_BY_SEARCH = frozenset({"model", "revision", "init_adapter", "seed", "max_steps"})
 TRAINED = (
-    "r",
-    "lora_alpha",
-    "lora_dropout",
-    "target_modules",
-    "use_rslora",
-    "use_dora",
-    "neftune_noise_alpha",
-    "load_in_4bit",
-    "num_train_epochs",
-    "learning_rate",
-    "lr_scheduler_type",
-    "warmup_ratio",
-    "weight_decay",
-    "effective_batch",
-    "rotate_options",
-    "max_seq_length",
-    "prompt_style",
+    *(
+        name
+        for group in ("model and adapter", "optimisation")
+        for name in TrainConfig.groups[group]
+        if name not in _SET_BY_SEARCH
+    ),
+    *("rotate_options", "max_seq_length", "prompt_style"),  # of its data, how rows are shown
 )
 ASKED = ("num_fewshot",)
 SETTINGS = (*DRAWN, *TRAINED, *ASKED)

@@ -63,12 +63,6 @@ def list_gpus() -> list[Gpu]:
     return list(find_gpus().cards)
 
 
-def are_gpus_hidden() -> bool:
-    """Whether the user hides every card: an empty CUDA_VISIBLE_DEVICES, or -1."""
-    setting = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return setting is not None and setting.strip() in ("", "-1")
-
-
 def find_gpus() -> GpuInventory:
     """The cards in CUDA's order (CUDA_VISIBLE_DEVICES), and the problem if there is one. Raises nothing."""
     setting = os.environ.get("CUDA_VISIBLE_DEVICES")

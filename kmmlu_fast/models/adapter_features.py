@@ -157,11 +157,6 @@ def largest_rank(config: Mapping[str, Any]) -> int:
     return int(max([config["r"], *(config.get("rank_pattern") or {}).values()]))
 
 
-def changes_base(config: Mapping[str, Any]) -> bool:
-    """Whether PEFT changes the base's own weights when it loads the adapter."""
-    return way_problem(config, (), "unmerged") is not None
-
-
 def adapter_notes(name: str, config: Mapping[str, Any]) -> list[str]:
     """What the user should know about settings of an adapter that is applied."""
     notes = []

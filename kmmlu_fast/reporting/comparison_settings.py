@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from kmmlu_fast.analysis.comparison import ComparisonSettings
+from kmmlu_fast.analysis.headline_comparison import ComparisonSettings
 from kmmlu_fast.core.errors import DataError
 from kmmlu_fast.core.reading import expand_path, parse_json, read_text
 from kmmlu_fast.core.table_files import read_csv, read_parquet

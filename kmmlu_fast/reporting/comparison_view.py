@@ -12,7 +12,8 @@ from typing import Any, Literal
 import polars as pl
 
 from kmmlu_fast.analysis import comparison as analysis
-from kmmlu_fast.analysis.comparison import ComparisonSettings, compare_pair
+from kmmlu_fast.analysis.comparison import compare_pair
+from kmmlu_fast.analysis.headline_comparison import ComparisonSettings
 from kmmlu_fast.analysis.paired import Outcome, PairedDifference
 from kmmlu_fast.reporting.files.frames import report_data_json
 from kmmlu_fast.reporting.pairs import log_and_correct_pairs

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 
-from kmmlu_fast.analysis.comparison import ComparisonSettings
 from kmmlu_fast.analysis.error_spending import make_ledgers, next_level
+from kmmlu_fast.analysis.headline_comparison import ComparisonSettings
 from kmmlu_fast.analysis.overlap_gap import estimate_overlap_gap
 from kmmlu_fast.analysis.protocol_differences import (
     is_protocol_unknown,

@@ -11,15 +11,11 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 
-from kmmlu_fast.analysis.comparison import (
-    ComparisonSettings,
-    PairComparison,
-    adjust_pair_p_values,
-    compare_pair,
-    compare_with_base,
-)
+from kmmlu_fast.analysis.base_comparisons import AnyPair, adjust_pair_p_values, compare_with_base
+from kmmlu_fast.analysis.comparison import PairComparison, compare_pair
 from kmmlu_fast.analysis.error_spending import Ledger, corrected_p_values, make_ledgers, next_level
 from kmmlu_fast.analysis.exam_comparison import ExamRow, adjust_exam_p_values, exam_rows, group_runs_by_exam
+from kmmlu_fast.analysis.headline_comparison import ComparisonSettings, HeadlineComparison
 from kmmlu_fast.analysis.recipes import RecipeEffect, recipe_effect
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.runs.comparison_log import is_test_split_comparison, log_comparisons, new_comparison
@@ -54,7 +50,7 @@ def compare_all_strictly(
     return log_and_correct_pairs(runs, pairs), refused
 
 
-def log_and_correct_pairs(runs: list[Run], pairs: list[PairComparison]) -> list[PairComparison]:
+def log_and_correct_pairs(runs: list[Run], pairs: list[AnyPair]) -> list[AnyPair]:
     """Log the pairs; returns them corrected for each other and for all logged comparisons with this base."""
     return adjust_pair_p_values(pairs, _log_pairs(runs, pairs))
 
@@ -77,7 +73,7 @@ def compare_exams(runs: Sequence[Run], settings: ComparisonSettings, focus: str)
     return adjust_exam_p_values(rows, spent)
 
 
-def _log_pairs(runs: list[Run], pairs: Sequence[PairComparison]) -> dict[str, Ledger]:
+def _log_pairs(runs: list[Run], pairs: Sequence[HeadlineComparison]) -> dict[str, Ledger]:
     """Log the pairs on test beside the base, the first run; what the log then says, by the second run."""
     by_name = {run.name: run for run in runs[1:]}
     entries = {

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field, replace
 
 import polars as pl
 
-from kmmlu_fast.analysis.comparison import ComparisonSettings, PairComparison
+from kmmlu_fast.analysis.comparison import PairComparison
 from kmmlu_fast.analysis.exam_comparison import ExamRow
 from kmmlu_fast.analysis.headline import Headline, compute_headline
+from kmmlu_fast.analysis.headline_comparison import ComparisonSettings
 from kmmlu_fast.analysis.key_audit import MIN_RUNS, KeyAudit, audit_key
 from kmmlu_fast.analysis.ranking import RankInterval, rank_runs
 from kmmlu_fast.analysis.recipes import RecipeEffect

@@ -3,7 +3,9 @@
 In: a causal language model (bare or PEFT's), batches of token ids with labels. Out: the loss and gradients of
 the model's own forward, to rounding, with the vocabulary's products at the labelled positions alone. Letter
 rows have one to three labels in a hundred tokens: TRL 1.14's chunked loss computes 256 positions for them,
-Unsloth's fused loss on a GPU every position of the row. ``attach_labelled_loss`` replaces one model's
+Unsloth's fused loss on a GPU every position of the row. Measured (docs/performance.md: 4 rows of 128 tokens,
+two labels each, AVX512_BF16): a peak of 1.9 GiB instead of 2.58, so activations can be kept and a step takes
+1.2 s instead of 3.6. ``attach_labelled_loss`` replaces one model's
 ``forward``, as TRL's and Unsloth's own losses do, and first checks itself on a row. Knows nothing of KMMLU,
 files or plans.
 """

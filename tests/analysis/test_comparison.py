@@ -4,7 +4,8 @@ import polars as pl
 import pytest
 from made_runs import loaded, predictions
 
-from kmmlu_fast.analysis.comparison import ComparisonSettings, compare_pair, compare_with_base
+from kmmlu_fast.analysis.comparison import compare_pair
+from kmmlu_fast.analysis.headline_comparison import ComparisonSettings
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.reporting.wording.language import get_translator
 from kmmlu_fast.reporting.wording.letter_habit import classify_letter_prior
@@ -302,17 +303,3 @@ def test_a_gap_not_two_significances_makes_the_leak_caution() -> None:
         )
         cautioned += pair.only_leaked
     assert cautioned <= 1
-
-
-def test_every_run_is_compared_with_the_base_and_p_is_corrected_for_their_number() -> None:
-    base = small("base", {"Law": (50, 200), "Math": (40, 100)})
-    better = small("better", {"Law": (62, 200), "Math": (43, 100)})
-    other = small("other", {"Law": (55, 200), "Math": (41, 100)})
-    alone = compare_pair(base, better, QUICK)
-    assert alone.p_holm is None and alone.p_value == alone.micro.p_value
-    elsewhere = small("elsewhere", {"Chemistry": (5, 20)})
-    pairs, refused = compare_with_base([base, better, other, elsewhere], QUICK)
-    assert [pair.second for pair in pairs] == ["better", "other"]
-    assert [name for name, _ in refused] == ["elsewhere"]
-    assert alone.micro.p_value is not None and pairs[0].p_holm is not None
-    assert pairs[0].p_value == pairs[0].p_holm == pytest.approx(2 * alone.micro.p_value)

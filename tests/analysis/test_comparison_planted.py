@@ -12,7 +12,8 @@ import polars as pl
 import pytest
 from made_runs import loaded
 
-from kmmlu_fast.analysis.comparison import ComparisonSettings, PairComparison, compare_pair
+from kmmlu_fast.analysis.comparison import PairComparison, compare_pair
+from kmmlu_fast.analysis.headline_comparison import ComparisonSettings
 from kmmlu_fast.core.schema import LETTERS, LOGPROB_COLUMNS
 from kmmlu_fast.data.subjects import SUBJECTS
 from kmmlu_fast.reporting.wording.language import get_translator

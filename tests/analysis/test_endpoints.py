@@ -8,10 +8,16 @@ import pytest
 from made_runs import loaded, predictions, questions, run_directory
 
 from kmmlu_fast.analysis import protocol_differences
-from kmmlu_fast.analysis.comparison import ComparisonSettings, adjust_pair_p_values, compare_pair
+from kmmlu_fast.analysis.base_comparisons import adjust_pair_p_values
+from kmmlu_fast.analysis.comparison import compare_pair
 from kmmlu_fast.analysis.endpoints import FLOOR, compare_endpoints
 from kmmlu_fast.analysis.error_spending import Ledger
-from kmmlu_fast.analysis.gained_and_lost import compare_gained_and_lost, with_change_features
+from kmmlu_fast.analysis.gained_and_lost import (
+    compare_gained_and_lost,
+    find_question_features,
+    with_relative_features,
+)
+from kmmlu_fast.analysis.headline_comparison import ComparisonSettings
 from kmmlu_fast.analysis.key_audit import audit_key
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.reporting.pairs import log_and_correct_pairs
@@ -218,7 +224,7 @@ def test_features_of_what_moved() -> None:
             pl.Series("D", ["4", "4", "9,000", "셋"]),
         )
     )
-    features = with_change_features(asked, frozenset({asked["question_id"][2]}))
+    features = with_relative_features(find_question_features(asked), frozenset({asked["question_id"][2]}))
     assert features["number_middle"].to_list() == [True, False, True, False]
     assert features["negation"].to_list() == [False, True, False, False]
     assert features["formula"].to_list() == [False, False, True, False]

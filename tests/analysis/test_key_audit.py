@@ -7,6 +7,7 @@ from made_runs import loaded, predictions
 
 from kmmlu_fast.analysis.key_audit import (
     MIN_VENDORS,
+    _group_errors,
     _redraw_errors,
     _Witnesses,
     audit_key,
@@ -85,7 +86,7 @@ def test_chance_redraws_the_wrong_letters_of_each_model_within_each_key() -> Non
     key, letters = random.integers(0, 4, 400), random.integers(-1, 4, (400, 3))
     names = [str(place) for place in range(400)]
     made = _Witnesses(names, key, letters, np.ones(400), ["a", "b", "c"])
-    drawn = _redraw_errors(made, random)
+    drawn = _redraw_errors(letters, _group_errors(made), random)
     kept = (letters == key[:, None]) | (letters < 0)
     assert (drawn[kept] == letters[kept]).all() and (drawn != letters).mean() > 0.2
     for model in range(3):

@@ -4,7 +4,8 @@ import numpy as np
 import polars as pl
 from made_runs import loaded, predictions
 
-from kmmlu_fast.analysis.comparison import ComparisonSettings, compare_pair
+from kmmlu_fast.analysis.comparison import compare_pair
+from kmmlu_fast.analysis.headline_comparison import ComparisonSettings
 from kmmlu_fast.analysis.repeats import drop_repeated_questions
 from kmmlu_fast.reporting.wording.language import get_translator
 from kmmlu_fast.reporting.wording.verdict import verdict_lines

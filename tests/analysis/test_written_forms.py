@@ -9,7 +9,8 @@ import polars as pl
 import pytest
 from made_forms import form_pair_runs, form_run
 
-from kmmlu_fast.analysis.comparison import ComparisonSettings, compare_pair
+from kmmlu_fast.analysis.comparison import compare_pair
+from kmmlu_fast.analysis.headline_comparison import ComparisonSettings
 from kmmlu_fast.analysis.written_forms import summarise_letter_forms
 from kmmlu_fast.core.errors import RunError
 

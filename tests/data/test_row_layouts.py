@@ -13,14 +13,14 @@ from exam_files import write_jsonl
 from kmmlu_fast.core.errors import DataError
 from kmmlu_fast.data.mixture import MixtureSource, mixture_lines, read_mixture
 from kmmlu_fast.data.row_columns import media_columns
-from kmmlu_fast.data.training_rows import TrainingRow, parse_columns, parse_training_row, read_training_rows
+from kmmlu_fast.data.training_rows import TrainingRow, _build_row, parse_columns, read_training_rows
 
 CHAT = [{"role": "user", "content": "차?"}, {"role": "assistant", "content": "홍차."}]
 SYSTEM = "다도 선생이다."
 
 
 def one(row: dict[str, Any]) -> TrainingRow:
-    return parse_training_row(row, "rows.jsonl", 1)
+    return _build_row(row, "rows.jsonl", 1, None)[0]
 
 
 def said(row: dict[str, Any]) -> list[tuple[str, str]]:

@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from score_runs import read_score_run
 
 from bench.faults.bending import bend_bytes, bend_csv, bend_frame, bend_json, make_good, make_run
 from kmmlu_fast.command.flags import parse_config
@@ -29,7 +30,6 @@ from kmmlu_fast.models.adapters import read_adapter_card_file, read_training_log
 from kmmlu_fast.models.model import Model
 from kmmlu_fast.reporting.comparison_settings import read_overlap_ids
 from kmmlu_fast.runs.loading import load_run_argument
-from kmmlu_fast.runs.readers.score_files import read_score_file
 from kmmlu_fast.runs.store import load_run_directory
 
 FEW = settings(
@@ -48,8 +48,8 @@ READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "rows": (".jsonl", read_sft_rows),
     "overlap": (".json", read_overlap_ids),
     "overlap.csv": (".csv", read_overlap_ids),
-    "scores": (".json", read_score_file),
-    "scores.csv": (".csv", read_score_file),
+    "scores": (".json", read_score_run),
+    "scores.csv": (".csv", read_score_run),
     "a run's argument": (".csv", lambda path: load_run_argument(str(path))),
     "a run's lines": (".jsonl", lambda path: load_run_argument(str(path))),
     "a run's document": (".json", lambda path: load_run_argument(str(path))),

@@ -8,6 +8,7 @@ import pytest
 
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.improvement.recipes import DRAWN, TRAINED, read_recipes
+from kmmlu_fast.training.config import TrainConfig
 
 SHIPPED = Path(__file__).parents[2] / "configs" / "recipes"
 
@@ -36,6 +37,12 @@ grid: {size: [10]}
     assert (big.name, shots.name, grid.name) == ("big", "shots", "size10")
     assert big.part(TRAINED)["r"] == 64 and shots.protocol == ("lm-eval", 5)
     assert big.part(TRAINED)["lr_scheduler_type"] == "warmup_stable_decay"
+
+
+def test_a_recipe_may_set_what_the_adapter_and_its_optimisation_have_and_the_search_does_not_set() -> None:
+    assert set(TRAINED) <= set(TrainConfig.model_fields) and len(set(TRAINED)) == len(TRAINED)
+    assert {"r", "use_dora", "learning_rate", "optim", "prompt_style"} <= set(TRAINED)
+    assert not {"model", "seed", "max_steps", "data", "output_dir", "held_out", "resume"} & set(TRAINED)
 
 
 @pytest.mark.parametrize("name", ["quick.yaml", "seed.yaml"])

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 from made_runs import QUICK, loaded, predictions
 
-from kmmlu_fast.analysis.comparison import PairComparison, Population, compare_pair
+from kmmlu_fast.analysis.comparison import PairComparison, compare_pair
+from kmmlu_fast.analysis.headline_comparison import Population
 from kmmlu_fast.analysis.strata import IntervalEstimate
 from kmmlu_fast.reporting.quality_gate import (
     FailIf,
@@ -26,7 +27,7 @@ def _pair(
     first: float, second: float, *, margin: float = 0.01, population: Population = "like", noise: float = 0.0
 ) -> PairComparison:
     """``noise``: share of answers of either run, each its own, that cannot be read."""
-    settings = replace(QUICK, margin=margin, population=population, headline_only=True)
+    settings = replace(QUICK, margin=margin, population=population)
     one = loaded("base", predictions(1, skill=first, sizes=BIG, unparsed=noise))
     other = loaded("lora", predictions(2, skill=second, sizes=BIG, unparsed=noise))
     return compare_pair(one, other, settings)

@@ -16,10 +16,11 @@ from made_runs import loaded, predictions, run_directory
 from tiny import make_tiny_adapter
 
 from kmmlu_fast import compare
-from kmmlu_fast.analysis.comparison import ComparisonSettings, compare_pair
+from kmmlu_fast.analysis.comparison import compare_pair
 from kmmlu_fast.analysis.endpoints import compare_endpoints
 from kmmlu_fast.analysis.exam_comparison import exam_rows
-from kmmlu_fast.analysis.gained_and_lost import with_change_features
+from kmmlu_fast.analysis.gained_and_lost import find_question_features, with_relative_features
+from kmmlu_fast.analysis.headline_comparison import ComparisonSettings
 from kmmlu_fast.analysis.paired import asked_share, subject_size_weights
 from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.core.errors import ConfigError
@@ -225,7 +226,7 @@ ROWS: list[dict[str, Any]] = [
 
 def test_features_and_digest_of_questions_with_other_than_four_options() -> None:
     frame = frame_from_questions(ROWS)
-    found = with_change_features(frame)
+    found = with_relative_features(find_question_features(frame), frozenset())
     assert found["number_middle"].to_list() == [True, False, False]
     assert found["all_of_the_above"].to_list() == [False, False, True]
     assert found["chars"].null_count() == 0

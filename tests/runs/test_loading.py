@@ -6,6 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from made_runs import SIZES, loaded, predictions, questions, run_directory
+from score_runs import read_score_run
 
 from kmmlu_fast.core.errors import DataError, RunError
 from kmmlu_fast.core.files import write_files_together
@@ -13,7 +14,6 @@ from kmmlu_fast.core.prediction_frames import PREDICTION_SCHEMA
 from kmmlu_fast.core.schema import LOGPROB_COLUMNS
 from kmmlu_fast.runs.lm_eval_export import lm_eval_files
 from kmmlu_fast.runs.loading import load_all_runs, load_run_argument
-from kmmlu_fast.runs.readers.score_files import read_score_file
 
 
 def table(path: Path, rows: str) -> Path:
@@ -105,16 +105,16 @@ def test_score_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         _ = run.frame
     cut = tmp_path / "cut.json"
     cut.write_text(whole.read_text(encoding="utf-8").rstrip("}"), encoding="utf-8")
-    found = read_score_file(cut)
-    assert found.scores.equals(read_score_file(whole).scores) and found.facts == {"model": "some/model"}
+    found = read_score_run(cut)
+    assert found.scores.equals(read_score_run(whole).scores) and found.facts == {"model": "some/model"}
     assert len(found.notes) == 1 and "ends without its closing" in found.notes[0]
-    assert load_run_argument(str(cut))[0].notes == found.notes and read_score_file(whole).notes == ()
+    assert load_run_argument(str(cut))[0].notes == found.notes and read_score_run(whole).notes == ()
     with caplog.at_level("INFO", "kmmlu_fast"):
         load_all_runs([str(cut)])
     assert [record.getMessage() for record in caplog.records] == [f"warning: {found.notes[0]}"]
     csv = tmp_path / "scores.csv"
     csv.write_text("subject,correct,total\nLaw,3,4\n", encoding="utf-8")
-    assert read_score_file(csv).scores.row(0) == ("Law", "HUMSS", 3, 4)
+    assert read_score_run(csv).scores.row(0) == ("Law", "HUMSS", 3, 4)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_score_file_faults(tmp_path: Path, content: str, message: str) -> None:
     file = tmp_path / "s.json"
     file.write_text(content, encoding="utf-8")
     with pytest.raises(DataError, match=message):
-        read_score_file(file)
+        read_score_run(file)
 
 
 @pytest.mark.parametrize("logprobs", [True, False])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from score_runs import read_score_run
 
 from kmmlu_fast.core import letters
 from kmmlu_fast.core.errors import ConfigError
@@ -17,7 +18,6 @@ from kmmlu_fast.core.letters import reorder_question
 from kmmlu_fast.core.schema import LETTERS, Question
 from kmmlu_fast.data.alpaca import IDENTITY
 from kmmlu_fast.data.subjects import SUBJECTS
-from kmmlu_fast.runs.readers.score_files import read_score_file
 from kmmlu_fast.sampling import draw as sampling
 from kmmlu_fast.sampling.plan import (
     allocate_quotas,
@@ -128,7 +128,7 @@ def test_plan_refuses_an_empty_pool_and_weak_subjects_without_errors():
 
 @needs_reference
 def test_the_reference_scores_lean_as_the_public_experiment_did():
-    table = read_score_file(REFERENCE).scores
+    table = read_score_run(REFERENCE).scores
     weak = find_weak_subjects(table)
     plan = make_sampling_plan(table, dict.fromkeys(SUBJECTS, 10_000), 500, weak=weak, weak_share=0.7)
     quota = dict(plan.select("subject", "quota").iter_rows())

@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from kmmlu_fast.reporting.charts.drawing import Palette, run_colours
+from kmmlu_fast.reporting.charts.drawing import Palette, label_limit, run_colours
 from kmmlu_fast.reporting.wording.language import Translator, format_percent, format_points
 
 
@@ -55,7 +55,7 @@ def _accuracy_pair_chart(frame: pl.DataFrame, order: list[str], palette: Palette
         "label:N",
         sort=order,
         title=None,
-        axis=alt.Axis(labelLimit=270, ticks=False, domain=False, grid=True),
+        axis=alt.Axis(labelLimit=label_limit(order), ticks=False, domain=False, grid=True),
     )
     both = frame.unpivot(
         ["first", "second"], index=["label", "tip"], variable_name="run", value_name="accuracy"
@@ -145,11 +145,12 @@ def weak_subjects_chart(frame: pl.DataFrame, palette: Palette, t: Translator) ->
     """
     import altair as alt
 
+    order = frame["label"].to_list()
     y = alt.Y(
         "label:N",
-        sort=frame["label"].to_list(),
+        sort=order,
         title=None,
-        axis=alt.Axis(labelLimit=270, ticks=False, domain=False),
+        axis=alt.Axis(labelLimit=label_limit(order), ticks=False, domain=False),
     )
     base = alt.Chart(frame)
     layers = [
@@ -245,7 +246,12 @@ def heat_map_chart(frame: pl.DataFrame, labels: list[str], runs: list[str], pale
         title=None,
         axis=alt.Axis(orient="top", labelAngle=-40, labelLimit=220, ticks=False, domain=False),
     )
-    y = alt.Y("label:N", sort=labels, title=None, axis=alt.Axis(labelLimit=270, ticks=False, domain=False))
+    y = alt.Y(
+        "label:N",
+        sort=labels,
+        title=None,
+        axis=alt.Axis(labelLimit=label_limit(labels), ticks=False, domain=False),
+    )
     low, high = frame["accuracy"].min(), frame["accuracy"].max()
     colour = alt.Color(
         "accuracy:Q",

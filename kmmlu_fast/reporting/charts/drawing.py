@@ -8,6 +8,7 @@ JavaScript and no network. Knows nothing of what is drawn.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 PAGE = {
@@ -40,6 +41,7 @@ FONT = "Pretendard, 'Noto Sans KR', 'Noto Sans CJK KR', 'Apple SD Gothic Neo', '
 
 Palette = dict[str, str]
 NARROWEST_PX = 70.0  # of a plot
+LABEL_LIMIT_PX, _LABEL_PX = 270, 11  # most room for an axis label; its letters' size
 
 
 def run_colours(count: int, palette: Palette) -> list[str]:
@@ -47,15 +49,24 @@ def run_colours(count: int, palette: Palette) -> list[str]:
     return [palette["first"], palette["second"], *palette["more"].split()][:count]
 
 
-def chart_to_svg(chart: Any, palette: Palette, prefix: str = "", width_px: float | None = None) -> str:
-    """A chart as SVG text, for the page (PAGE) or a file (FIGURE). ``prefix`` keeps the ids of several charts
-    in a page distinct; ``width_px``: plots are narrowed towards this width.
+def distinguish_svg_ids(svg: str, prefix: str) -> str:
+    """The SVG with ids that begin with ``prefix``, so that several fit into a page."""
+    return re.sub(r'(\bid="|url\(#)', rf"\g<1>{prefix}-", svg)
+
+
+def label_limit(labels: Sequence[str]) -> int:
+    """``labelLimit`` of an axis with these labels, px: 0 (none) if every one is shorter in any usual font,
+    because Vega measures each label several times over to apply a limit.
     """
-    spec = vega_lite_spec(chart, palette)
-    svg = spec_to_svg(spec)
-    if width_px is not None and narrow_plots(spec, svg_width(svg) - width_px):
-        svg = spec_to_svg(spec)
-    return re.sub(r'(\bid="|url\(#)', rf"\g<1>{prefix}-", svg) if prefix else svg
+    widest = max((sum(map(_widest_glyph, label)) for label in labels), default=0.0)
+    return 0 if widest * _LABEL_PX < LABEL_LIMIT_PX else LABEL_LIMIT_PX
+
+
+def _widest_glyph(letter: str) -> float:
+    """More than its width, in ems, in sans-serif fonts (DejaVu Sans is the widest of the usual ones)."""
+    if letter in "mwMW@%—" or letter > "\u02ff":
+        return 1.0
+    return 0.8 if letter.isupper() else 0.65
 
 
 def svg_width(svg: str) -> float:
@@ -101,7 +112,7 @@ def vega_lite_spec(chart: Any, palette: Palette) -> dict[str, Any]:
         "gridColor": palette["grid"],
         "domainColor": palette["grid"],
         "tickColor": palette["grid"],
-        "labelFontSize": 11,
+        "labelFontSize": _LABEL_PX,
         "titleFontSize": 11,
         "titleFontWeight": "normal",
         "titlePadding": 8,

@@ -48,10 +48,10 @@ def save_figure(
     return [folder / f"{figure.id}.{suffix}" for suffix in files]
 
 
-def chart_table_rows(chart: Any) -> list[tuple[str, str]]:
-    """The tooltips of a chart's marks as (name, value) rows: the table behind the chart."""
+def chart_table_rows(spec: dict[str, Any]) -> list[tuple[str, str]]:
+    """The tooltips of a specification's marks as (name, value) rows: the table behind the chart."""
     tips: dict[str, None] = {}
-    for rows in (chart.to_dict(validate=False).get("datasets") or {}).values():
+    for rows in (spec.get("datasets") or {}).values():
         tips |= dict.fromkeys(str(row["tip"]) for row in rows if row.get("tip"))
     return [(name, value) for name, _, value in (tip.partition(": ") for tip in tips) if value]
 

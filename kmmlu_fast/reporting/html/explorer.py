@@ -81,8 +81,8 @@ def _kmmlu_ids(index: pl.DataFrame, split: str) -> pl.Series:
 def _run_answers(joined: pl.DataFrame, budget: list[int]) -> dict[str, Any]:
     prediction = joined["prediction"].fill_null(UNPARSED)
     missing = joined["correct"].is_null()  # the run was not asked this question
-    letters = "".join(pl.select(pl.when(missing).then(pl.lit(" ")).otherwise(prediction)).to_series())
-    result: dict[str, Any] = {"letters": letters, "asked": _prompts_digest(joined)}
+    letters = pl.select(pl.when(missing).then(pl.lit(" ")).otherwise(prediction)).to_series().to_list()
+    result: dict[str, Any] = {"letters": "".join(letters), "asked": _prompts_digest(joined)}
     probabilities = _encode_probabilities(joined)
     if probabilities is not None:
         result["probabilities"] = probabilities
@@ -100,7 +100,7 @@ def _prompts_digest(joined: pl.DataFrame) -> str | None:
     digests = joined["prompt_digest"]
     if digests.is_empty() or digests.null_count():
         return None
-    return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
+    return hashlib.sha256("".join(digests.to_list()).encode()).hexdigest()[:16]
 
 
 def _encode_probabilities(joined: pl.DataFrame) -> list[str] | None:
@@ -158,9 +158,10 @@ def _question_texts(
 
 def pack_json(data: dict[str, Any]) -> str:
     """The document as base64 of gzip of JSON: only letters, digits and + / =, so HTML needs no escaping."""
+    # level 6 takes twice as long for 3 % less
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     raw = text.encode("utf-8", "backslashreplace")
-    return base64.b64encode(gzip.compress(raw, compresslevel=6, mtime=0)).decode()
+    return base64.b64encode(gzip.compress(raw, compresslevel=5, mtime=0)).decode()
 
 
 def unpack_json(text: str) -> dict[str, Any]:

@@ -186,19 +186,21 @@ def _render_chart(figure: Figure, t: Translator) -> dict[str, Any]:
         }
         for name, key in figure.legend
     ]
-    drawn = figure.draw(drawing.PAGE)
+    spec = drawing.vega_lite_spec(figure.draw(drawing.PAGE), drawing.PAGE)
     name = f"{t.lang}-{figure.id}"
-    svg = drawing.chart_to_svg(drawn, drawing.PAGE, name)
+    wide = drawing.spec_to_svg(spec)
     narrow = None
     if figure.size:  # scaled to a phone, its text would be too small to read
-        narrow = Markup(drawing.chart_to_svg(drawn, drawing.PAGE, f"{name}-narrow", PHONE_PX))
+        fits = not drawing.narrow_plots(spec, drawing.svg_width(wide) - PHONE_PX)
+        svg = wide if fits else drawing.spec_to_svg(spec)
+        narrow = Markup(drawing.distinguish_svg_ids(svg, f"{name}-narrow"))
     return {
         "id": f"chart-{figure.id}",
         "title": figure.title,
         "note": figure.note,
         "size": figure.size,
         "legend": legend,
-        "svg": Markup(svg),
+        "svg": Markup(drawing.distinguish_svg_ids(wide, name)),
         "narrow": narrow,
-        "table": figure_files.chart_table_rows(drawn),
+        "table": figure_files.chart_table_rows(spec),
     }

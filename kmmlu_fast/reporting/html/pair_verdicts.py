@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from kmmlu_fast.analysis.comparison import PairComparison, compare_pair, swap_pair
+from kmmlu_fast.analysis.headline_comparison import HeadlineComparison, compare_headline, swap_headline
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.reporting.html.sections import change_tone
 from kmmlu_fast.reporting.pairs import log_and_correct_pairs
@@ -17,7 +17,7 @@ from kmmlu_fast.reporting.report_data import ReportData
 from kmmlu_fast.reporting.wording.language import Translator, format_points
 from kmmlu_fast.reporting.wording.verdict import caution_lines, headline_sentence
 
-PairsByBase = dict[str, dict[str, PairComparison]]
+PairsByBase = dict[str, dict[str, HeadlineComparison]]
 
 
 def compare_all_pairs(report: ReportData) -> PairsByBase:
@@ -25,18 +25,16 @@ def compare_all_pairs(report: ReportData) -> PairsByBase:
     compared with that base. The report's own comparisons are taken as they are.
     """
     runs = report.answered
-    settings = replace(
-        report.settings, different_prompts=True, intersection=True, overlap=frozenset(), headline_only=True
-    )
+    settings = replace(report.settings, different_prompts=True, intersection=True, overlap=frozenset())
     found: PairsByBase = {run.name: {} for run in runs}
     for place, first in enumerate(runs):
         for second in runs[place + 1 :]:
             try:
-                pair = compare_pair(first, second, settings)
+                pair = compare_headline(first, second, settings)
             except RunError:  # no question in common
                 continue
             found[first.name][second.name] = pair
-            found[second.name][first.name] = swap_pair(pair)
+            found[second.name][first.name] = swap_headline(pair)
     for base in runs:
         others = [run for run in runs if run.name in found[base.name]]
         pairs = log_and_correct_pairs([base, *others], list(found[base.name].values()))

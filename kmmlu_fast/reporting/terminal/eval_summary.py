@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import replace
 
-from kmmlu_fast.analysis.comparison import ComparisonSettings
+from kmmlu_fast.analysis.headline_comparison import ComparisonSettings
 from kmmlu_fast.command.help_text import invoked_command
 from kmmlu_fast.reporting.pairs import compare_all_with_base
 from kmmlu_fast.reporting.wording.language import Translator, get_translator

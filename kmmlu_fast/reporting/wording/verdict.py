@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from kmmlu_fast.analysis.comparison import PairComparison
+from kmmlu_fast.analysis.headline_comparison import HeadlineComparison
 from kmmlu_fast.analysis.paired import PairedDifference
 from kmmlu_fast.analysis.planning import questions_for_effect
 from kmmlu_fast.reporting.wording.form_text import (
@@ -98,10 +99,11 @@ def verdict_lines(pair: PairComparison, t: Translator) -> list[str]:
     return word_verdict(pair, t).lines
 
 
-def caution_lines(pair: PairComparison, t: Translator) -> list[str]:
+def caution_lines(pair: HeadlineComparison, t: Translator) -> list[str]:
     """What makes the comparison weaker than it looks."""
     lines = circumstance_cautions(pair.prompt_differences, pair.setting_differences, t)
-    lines += low_mass_cautions(pair, t)
+    if isinstance(pair, PairComparison):
+        lines += low_mass_cautions(pair, t)
     if any(pair.dropped):
         counts = {name: f"{count:,}" for name, count in zip("abc", pair.dropped, strict=True)}
         counts["n"] = f"{pair.micro.n:,}"
@@ -139,7 +141,7 @@ def _difference_values(difference: PairedDifference) -> dict[str, str]:
     }
 
 
-def headline_sentence(pair: PairComparison, t: Translator) -> str:
+def headline_sentence(pair: HeadlineComparison, t: Translator) -> str:
     """Better, worse, equal within the margin, undecided, or opposite over questions and subjects."""
     micro = pair.micro
     names = {"first": pair.first, "second": pair.second}

@@ -7,7 +7,7 @@ Accuracies are shares or per cent, told by the whole file. Knows nothing of sing
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,24 +35,6 @@ _SUMMARY_ROWS = {
     *("average", "avg", "mean", "overall", "all", "total", "macro", "micro", "kmmlu", "평균", "전체"),
     *(group.lower() for group in SUPERCATEGORIES),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class ScoreFile:
-    """The content of a score file."""
-
-    scores: pl.DataFrame  # SCORE_SCHEMA
-    facts: dict[str, Any]  # the model, if it is named
-    notes: tuple[str, ...] = ()
-
-
-def read_score_file(path: Path) -> ScoreFile:
-    """The scores of a file over one model."""
-    runs = read_score_runs(RunSource(argument=str(path), path=path))
-    if len(runs) > 1:
-        names = ", ".join(run.name for run in runs[:5])
-        raise RunError(f"{path}: holds the scores of {len(runs)} models ({names}); name one, as FILE:MODEL")
-    return ScoreFile(runs[0].scores, runs[0].facts, runs[0].notes)
 
 
 def read_score_runs(source: RunSource) -> list[Run]:

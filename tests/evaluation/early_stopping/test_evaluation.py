@@ -18,7 +18,8 @@ from early_cases import GAIN, SIZES, TOTAL, Skilled, config, run, write_exam
 from tiny import make_tiny_adapter
 
 from kmmlu_fast import compare, draw_rows, report, write_report
-from kmmlu_fast.analysis.comparison import ComparisonSettings, compare_pair
+from kmmlu_fast.analysis.comparison import compare_pair
+from kmmlu_fast.analysis.headline_comparison import ComparisonSettings
 from kmmlu_fast.core.errors import ConfigError, RunError
 from kmmlu_fast.core.schema import LETTERS, Adapter, Candidates, Request, Response
 from kmmlu_fast.data import dataset

@@ -14,8 +14,8 @@ from early_cases import TOTAL, Skilled, config, run, with_other_form, write_exam
 from tiny import make_tiny_adapter
 
 from kmmlu_fast import compare
-from kmmlu_fast.analysis.comparison import ComparisonSettings
 from kmmlu_fast.analysis.error_spending import spending_share
+from kmmlu_fast.analysis.headline_comparison import ComparisonSettings
 from kmmlu_fast.analysis.paired import ALPHA
 from kmmlu_fast.analysis.sequential import sampling_weights
 from kmmlu_fast.analysis.sequential.question_order import make_question_order

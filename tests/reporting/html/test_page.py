@@ -13,6 +13,8 @@ import pytest
 from made_runs import found_in, loaded, predictions, questions, run_directory
 
 from kmmlu_fast import report
+from kmmlu_fast.analysis.comparison import PairComparison, compare_pair
+from kmmlu_fast.analysis.headline_comparison import ComparisonSettings
 from kmmlu_fast.data.subjects import SUBJECTS
 from kmmlu_fast.reporting.html import explorer
 from kmmlu_fast.reporting.html.page import MAX_BYTES, render_report
@@ -171,17 +173,13 @@ def test_main_writes_into_the_run_directory_and_exports(
 
 
 def test_an_export_does_not_compare_a_second_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kmmlu_fast.analysis import comparison
+    pairs: list[tuple[str, str]] = []
 
-    pairs, compare_pair = [], comparison.compare_pair
-
-    def counted(
-        first: Run, second: Run, settings: comparison.ComparisonSettings
-    ) -> comparison.PairComparison:
+    def counted(first: Run, second: Run, settings: ComparisonSettings) -> PairComparison:
         pairs.append((first.name, second.name))
         return compare_pair(first, second, settings)
 
-    monkeypatch.setattr(comparison, "compare_pair", counted)
+    monkeypatch.setattr("kmmlu_fast.analysis.base_comparisons.compare_pair", counted)
     runs = [
         str(run_directory(tmp_path / name, name, predictions(1, skill=s))) for name, s in (("a", 1), ("b", 2))
     ]

@@ -21,8 +21,9 @@ from kmmlu_fast.analysis.accuracy import (
     letter_confusion_table,
     summarise_predictions,
 )
-from kmmlu_fast.analysis.comparison import ComparisonSettings, compare_pair
+from kmmlu_fast.analysis.comparison import compare_pair
 from kmmlu_fast.analysis.exam_comparison import exam_rows, group_runs_by_exam, summarise_exam_changes
+from kmmlu_fast.analysis.headline_comparison import ComparisonSettings
 from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.engines.fake import FakeEngine
 from kmmlu_fast.evaluation.config import EvalConfig

@@ -8,7 +8,8 @@ import pytest
 from made_forms import form_pair_runs, form_run
 from made_runs import loaded, predictions
 
-from kmmlu_fast.analysis.comparison import ComparisonSettings, PairComparison, compare_pair
+from kmmlu_fast.analysis.comparison import PairComparison, compare_pair
+from kmmlu_fast.analysis.headline_comparison import ComparisonSettings
 from kmmlu_fast.analysis.strata import IntervalEstimate
 from kmmlu_fast.analysis.written_forms import FormSplit, summarise_letter_forms
 from kmmlu_fast.reporting.terminal.tables import forms_table

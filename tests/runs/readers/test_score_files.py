@@ -7,10 +7,10 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from score_runs import read_score_run
 
 from kmmlu_fast.core.errors import DataError, RunError
 from kmmlu_fast.runs.loading import load_run_argument
-from kmmlu_fast.runs.readers.score_files import read_score_file
 
 
 def shown(path: Path | str, key: pl.DataFrame | None = None) -> list[tuple[str, int, int]]:
@@ -34,8 +34,8 @@ def test_names_units_and_separators(tmp_path: Path, text: str) -> None:
 
         text = text.replace("법학", SUBJECTS["Law"].korean).replace("수학", SUBJECTS["Math"].korean)
     path.write_text(text, encoding="utf-8")
-    assert read_score_file(path).scores["correct"].to_list() == [6, 2]
-    notes = " ".join(read_score_file(path).notes)
+    assert read_score_run(path).scores["correct"].to_list() == [6, 2]
+    notes = " ".join(read_score_run(path).notes)
     assert ("per cent" in notes) == ("75.0" in text or "%" in text)
     assert ("left out: Average" in notes) == ("Average" in text)
 
