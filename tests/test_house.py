@@ -37,7 +37,7 @@ TESTED_ELSEWHERE = {
         " reporting/report_files reporting/run_comparisons"
     ),
     "through real engines (tests/engines/*/test_engine*.py) and tests/faults/test_servers.py": (
-        "engines/factory engines/fake engines/hf/kind engines/hf/scoring engines/ray/kind engines/ray/replica"
+        "engines/fake engines/hf/kind engines/hf/scoring engines/ray/kind engines/ray/replica"
         " engines/server/client engines/server/completions engines/server/kind engines/vllm/errors"
         " engines/vllm/kind models/demo"
         " machine/device_memory engines/llama_cpp/kind models/llama_cpp"
@@ -97,7 +97,7 @@ TESTED_ELSEWHERE = {
     ),
     "through draws and trainings (tests/sampling/test_draw.py, training/test_job.py, test_trainer.py)": (
         "sampling/card sampling/job sampling/plan sampling/pool training/arguments training/card"
-        " training/held_out training/order training/preview"
+        " training/held_out training/order"
         " training/row_length"
     ),
 }

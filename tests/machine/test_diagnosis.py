@@ -62,7 +62,9 @@ def found(here: Machine = ZEN4, at: GpuInventory | None = None, **more: object) 
         (12, (8, 9), "RTX 4070", f"kmmlu-fast eval --model {NAME} --quantization fp8_per_channel"),
         (16, (8, 9), "RTX 4080", f"kmmlu-fast eval --model {NAME} --quantization fp8_per_channel"),
         (24, (8, 9), "RTX 4090", f"kmmlu-fast eval --model {NAME}"),
+        (48, (8, 9), "L40S", f"kmmlu-fast eval --model {NAME}"),
         (80, (9, 0), "H100 80GB HBM3", f"kmmlu-fast eval --model {NAME}"),
+        (141, (9, 0), "H200", f"kmmlu-fast eval --model {NAME}"),
     ],
 )
 def test_commands_by_card(gib: float, capability: tuple[int, int], name: str, command: str) -> None:
