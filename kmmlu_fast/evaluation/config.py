@@ -185,8 +185,9 @@ class EvalConfig(EngineConfig):
     protocol: str | None = Field(
         None,
         description=(
-            "a published way of asking: bare-letter, kmmlu-direct, kmmlu-paper, lm-eval, simple-evals, or a"
-            " declaration (FILE.yaml); fixes wording, exemplars, output, sampling and answer rule"
+            "a published way of asking: bare-letter, hret, kmmlu-cot-hard, kmmlu-direct, kmmlu-paper,"
+            " lm-eval, simple-evals, or a declaration (FILE.yaml); fixes wording, exemplars, output, sampling"
+            " and answer rule"
         ),
     )
     protocols: list[str] = Field(

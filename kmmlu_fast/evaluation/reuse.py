@@ -71,7 +71,7 @@ def _reuse_key_parts(config: EvalConfig) -> dict[str, Any]:
     """Everything that prompts, answers and run names depend on. Raises the same KmmluErrors as a new run."""
     model = resolve_model(config.model, config.revision, config.trust_remote_code)
     adapters = load_adapters(config.adapter, model, adapter_loading_mode(config))
-    libraries = ("vllm", "transformers", "tokenizers")
+    libraries = ("vllm", "transformers", "tokenizers", "lm-eval")
     return {
         "config": config.model_dump(mode="json", exclude=_LOCATION_FLAGS),
         "questions": question_source_digests(config),

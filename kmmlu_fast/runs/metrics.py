@@ -151,7 +151,7 @@ class SampleSummary(_Record):
     stopping: list[StoppedVotes] = []
 
 
-class BudgetPoint(_Record):
+class BudgetScore(_Record):
     """The same texts cut after ``budget`` tokens (None: whole) and forced; minus the whole ones."""
 
     budget: int | None
@@ -184,7 +184,7 @@ class Reasoning(_Record):
     ways: list[Way] = []
     samples: SampleSummary | None = None
     rotations: RotationSummary | None = None
-    budgets: list[BudgetPoint] = []
+    budgets: list[BudgetScore] = []
 
 
 class FormScore(_Record):

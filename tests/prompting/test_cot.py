@@ -620,8 +620,7 @@ def test_comparison_of_samples_and_rotations() -> None:
     ]
     sampled = compare_reasoning(predictions_frame(rows))
     assert sampled is not None and sampled.samples is not None
-    plain = sampled.samples.model_dump(exclude={"average", "stopping", "drawn"})
-    assert plain == {
+    assert sampled.samples.model_dump(exclude={"average", "stopping", "drawn"}) == {
         "num_samples": 4,
         "accuracy_first_sample": 0.0,
         "accuracy_majority": 0.5,

@@ -11,6 +11,7 @@ import pytest
 from bench.sample_worlds import SAMPLE_WORLDS, measure_stopping
 from kmmlu_fast.prompting.cot import majority_vote
 from kmmlu_fast.prompting.vote_stopping import (
+    VoteStopping,
     change_probability,
     count_samples_drawn,
     count_samples_to_draw,
@@ -30,7 +31,7 @@ def test_the_exact_rule_changes_no_vote_whatever_comes(total: int) -> None:
 
 
 @pytest.mark.parametrize("rule", ["exact", "likely"])
-def test_no_sample_is_drawn_that_a_vote_could_have_spared(rule: str) -> None:
+def test_no_sample_is_drawn_that_a_vote_could_have_spared(rule: VoteStopping) -> None:
     for letters in itertools.product("AB", repeat=6):
         places = [n for n in range(7) if count_samples_to_draw(letters[:n], 6, rule) == 0]
         assert count_samples_drawn(letters, rule) == places[0]

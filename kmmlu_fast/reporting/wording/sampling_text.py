@@ -14,7 +14,7 @@ from kmmlu_fast.reporting.wording.language import (
     format_points,
     format_points_range,
 )
-from kmmlu_fast.runs.metrics import AverageAccuracy, BudgetPoint, Reasoning, SampleSummary
+from kmmlu_fast.runs.metrics import AverageAccuracy, BudgetScore, Reasoning, SampleSummary
 
 BUDGET_COLUMN_KEYS = ("budget", "short_micro", "interval", "budget_cut", "budget_tokens", "budget_difference")
 
@@ -82,7 +82,7 @@ def view_budgets(reasoning: Reasoning, t: Translator) -> BudgetView | None:
     return BudgetView(rows, t("budget_settled", **values))
 
 
-def _first_settled(points: list[BudgetPoint]) -> BudgetPoint | None:
+def _first_settled(points: list[BudgetScore]) -> BudgetScore | None:
     """The smallest budget from which on none differs significantly from the whole texts."""
     found = None
     for point in reversed(points):
@@ -94,7 +94,7 @@ def _first_settled(points: list[BudgetPoint]) -> BudgetPoint | None:
     return found
 
 
-def _budget_cells(point: BudgetPoint, t: Translator) -> list[str]:
+def _budget_cells(point: BudgetScore, t: Translator) -> list[str]:
     name = t("budget_whole") if point.budget is None else f"{point.budget:,}"
     cells = [name, format_percent(point.accuracy)]
     cells += [f"{format_percent(point.ci_low)}–{format_percent(point.ci_high)}"]
