@@ -63,7 +63,7 @@ class EvalSettings(TypedDict, total=False):
     max_tokens: int | None
     num_samples: int
     vote_stopping: Literal["none", "exact", "likely"]
-    thinking_budgets: Texts
+    thinking_budgets: Sequence[int | str]
     temperature: float
     top_p: float
     top_k: int
