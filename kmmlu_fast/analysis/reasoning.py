@@ -20,6 +20,7 @@ from kmmlu_fast.prompting.vote_stopping import VoteStopping, count_samples_drawn
 from kmmlu_fast.runs.metrics import Reasoning
 
 DIRECT = "loglikelihood"  # read_by of a question answered without reasoning
+GENERATED = ("exact_match", "pattern")  # read_by of generate_until
 _SHARES = (0.25, 0.5, 0.75)  # of the questions with reasoning, in the what-if rows of a full run
 
 
@@ -38,7 +39,8 @@ def compare_reasoning(
         result["read_by"] = count_read_by(frame)
         counts = frame["read_by"].fill_null("unparsed").value_counts()
         result["rungs"] = dict(sorted(counts.iter_rows(), key=lambda item: -item[1]))
-        result["ways"] = _compare_ways(frame, seconds, direct_seconds)
+        if _has_reasoning(frame):
+            result["ways"] = _compare_ways(frame, seconds, direct_seconds)
     if frame["sample_predictions"].null_count() < len(frame):
         result["samples"] = _sample_summary(frame.drop_nulls("sample_predictions"))
     if points := compute_budget_curve(frame):
@@ -60,7 +62,7 @@ def count_read_by(frame: pl.DataFrame) -> dict[str, int]:
     """How many answers were read strictly, leniently, forced, not at all, or directly (no reasoning)."""
     rule, forced = pl.col("read_by"), pl.col("forced")
     direct = pl.col("texts").is_null() & (rule == DIRECT)
-    strict = rule.is_in(STRICT) & ~forced
+    strict = rule.is_in((*STRICT, *GENERATED)) & ~forced
     counts = frame.select(
         strict=strict.sum(),
         lenient=(rule.is_not_null() & ~strict & ~forced & ~direct).sum(),
@@ -69,6 +71,14 @@ def count_read_by(frame: pl.DataFrame) -> dict[str, int]:
         direct=direct.sum(),
     )
     return {name: int(value or 0) for name, value in counts.row(0, named=True).items()}
+
+
+def _has_reasoning(frame: pl.DataFrame) -> bool:
+    """Whether texts are of chain of thought: those of generate_until have no direct answers, and some are not
+    read.
+    """
+    generated = frame["read_by"].is_null() | frame["read_by"].is_in(GENERATED)
+    return not (generated.all() and frame["direct_prediction"].null_count() == len(frame))
 
 
 def _compare_ways(
