@@ -70,15 +70,14 @@ class LetterReading:
 
 def read_letters(logprobs: Sequence[float]) -> LetterReading:
     """argmax over the letters, the earlier letter on an exact tie (as numpy's argmax in lm-eval does)."""
-    valid = all(value <= MAX_LOGPROB for value in logprobs)  # False for NaN
-    if not valid or max(logprobs) == -math.inf:
+    top = max(logprobs)
+    if any(map(math.isnan, logprobs)) or top > MAX_LOGPROB or top == -math.inf:
         raise EngineError(
             f"the model gives the letters log-probabilities of {list(logprobs)}: its numbers overflow, or its"
             " weights are damaged; try --dtype float32, or another copy of the model"
         )
-    best = argmax_index(logprobs)
-    total = sum(math.exp(value - logprobs[best]) for value in logprobs)
-    return LetterReading(OPTION_LETTERS[best], logprob_margin(logprobs), 1.0 / total)
+    total = sum([math.exp(value - top) for value in logprobs])
+    return LetterReading(OPTION_LETTERS[logprobs.index(top)], logprob_margin(logprobs), 1.0 / total)
 
 
 def argmax_index(logprobs: Sequence[float]) -> int:

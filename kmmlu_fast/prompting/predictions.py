@@ -6,29 +6,38 @@ a prediction, its letters' log-probabilities. Knows nothing of how an answer is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kmmlu_fast.core.digests import tokens_digest
-from kmmlu_fast.core.schema import LETTERS, Prediction, Question
-from kmmlu_fast.prompting.letter_forms import SPACED, letter_mass
+from kmmlu_fast.core.schema import LETTERS, LOGPROB_COLUMNS, Prediction, Question
+from kmmlu_fast.prompting.letter_forms import BARE, SPACED, letter_mass
+
+_FORM_COLUMNS = {SPACED: ("spaced_logprobs", "spaced_mass"), BARE: ("bare_logprobs", "bare_mass")}
 
 
 def make_prediction(
-    question: Question, prediction: str | None, read_by: str | None, prompt_ids: Sequence[int], **fields: Any
+    question: Question,
+    prediction: str | None,
+    read_by: str | None,
+    prompt_ids: Sequence[int],
+    *,
+    logprobs: Sequence[float] | None = None,
+    forms: Mapping[str, Sequence[float]] | None = None,
+    **fields: Any,
 ) -> Prediction:
     """A Prediction with the question's own fields filled in.
 
     ``logprobs`` (one per option, A first) is spread over the columns that hold them; so is ``forms``, written
     form -> log-probabilities.
     """
-    logprobs = fields.pop("logprobs", None)
     if logprobs is not None:
-        fields |= {f"logprob_{letter}": value for letter, value in zip(LETTERS, logprobs, strict=False)}
-        fields["option_logprobs"] = list(logprobs) if len(logprobs) > len(LETTERS) else None
-    for form, values in fields.pop("forms", {}).items():
-        name = "spaced" if form == SPACED else "bare"
-        fields |= {f"{name}_logprobs": list(values), f"{name}_mass": letter_mass(values)}
+        fields.update(zip(LOGPROB_COLUMNS, logprobs, strict=False))
+        if len(logprobs) > len(LETTERS):
+            fields["option_logprobs"] = list(logprobs)
+    for form, values in (forms or {}).items():
+        column, mass = _FORM_COLUMNS[form]
+        fields[column], fields[mass] = list(values), letter_mass(values)
     return Prediction(
         question_id=question.question_id,
         subject=question.subject,

@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from kmmlu_fast.core.digests import text_digest
@@ -86,7 +87,16 @@ def format_question(question: Question, style: PromptStyle, cue: str | None = No
 
 def _fill_in(template: str, values: dict[str, str]) -> str:
     """The template with {name} replaced, all at once: braces in the values stay as they are."""
-    return _PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), template)
+    texts, names = _split_template(template)
+    filled = [text + values.get(name, f"{{{name}}}") for text, name in zip(texts, names, strict=False)]
+    return "".join(filled) + texts[-1]
+
+
+@cache
+def _split_template(template: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Its literal texts, and the names between them."""
+    parts = _PLACEHOLDER.split(template)
+    return tuple(parts[::2]), tuple(parts[1::2])
 
 
 def render_prompt(
