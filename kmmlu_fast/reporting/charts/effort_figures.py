@@ -58,7 +58,8 @@ def budget_figure(run: Run, name: str, t: Translator) -> Figure | None:
         label = t("budget_whole") if point.budget is None else f"{point.budget:,}"
         tip = f"{label}: {format_percent(point.accuracy)} %, {point.tokens:,.0f} {t('cost_tokens')}"
         scores = {"accuracy": point.accuracy, "low": point.ci_low, "high": point.ci_high}
-        rows.append({"run": label, "cost": point.tokens, **scores, "tip": tip})
+        cost = max(1.0, point.tokens)  # a logarithmic axis has no 0
+        rows.append({"run": label, "cost": cost, **scores, "tip": tip})
     frame = pl.DataFrame(rows)
     return Figure(
         id=f"budget-{name}",
