@@ -19,6 +19,8 @@ fi
 
 if [ $# -gt 0 ]; then exec .venv/bin/python -m pytest "$@"; fi
 bash scripts/check.sh
-# Unit tests on all cores; real engines one at a time, since each takes all cores and gigabytes of memory.
+# Unit tests on all cores; real engines two at a time, since half of such a test is imports on one core; those
+# that kill, measure time or start servers one at a time.
 .venv/bin/python -m pytest -q -n auto -m "not engine"
-.venv/bin/python -m pytest -q -m engine
+.venv/bin/python -m pytest -q -n 2 --dist loadfile -m "engine and not alone" --durations 15
+.venv/bin/python -m pytest -q -m "engine and alone" --durations 15

@@ -86,6 +86,9 @@ class ChatTemplate:
     lead: str = ""
     delimiter: str = ""
     closing: str = ""
+    never_generates: bool = (
+        False  # the template has no generation prompt; ``lead`` opens the turn in its place
+    )
     always_generates: bool = False  # the generation prompt stands after every conversation
     thought: Thought | None = None
     reads_date: bool = False  # writes today's date where the instruction is a system turn, as in evaluation
@@ -115,12 +118,18 @@ class ChatTemplate:
         """The text after which the model writes its turn, thinking first if the template opens a thought."""
         return self.render(messages, add_generation_prompt=True)
 
+    def render_reasoning_prompt(self, messages: Sequence[Message]) -> str:
+        """The text after which the model writes what it likes: its turn is open, and a thought may be."""
+        return self.render_prompt(messages) + (self.lead if self.never_generates else "")
+
     def render_answer_prompt(self, messages: Sequence[Message]) -> str:
         """The text after which the answer itself stands, with ``delimiter`` between the two."""
         return self.render_prompt(messages) + self.lead
 
-    def notes(self) -> list[str]:
-        """What is done to the turns or the prompt, one sentence each."""
+    def notes(self, reasoning: bool = False) -> list[str]:
+        """What is done to the turns or the prompt, one sentence each. ``reasoning``: as the model writes what
+        it likes after the prompt.
+        """
         notes = []
         if self.folds_system:
             notes.append(
@@ -130,7 +139,7 @@ class ChatTemplate:
             notes.append(f"{self.origin} takes content as parts: texts are given as such")
         if self.reads_date:
             notes.append(f"{self.origin} writes today's date: it is always given {self.date}")
-        if self.lead:
+        if self.lead and (self.never_generates or not reasoning):
             what = "closed without a thought" if self.thought else "continued"
             notes.append(
                 f"the prompt of {self.origin} is {what} before the answer, with {self.lead!r}, as after its"
@@ -304,6 +313,7 @@ def _probe_answer(chat: ChatTemplate) -> ChatTemplate:
         lead=lead,
         delimiter=extra[len(lead) :],
         closing=closing,
+        never_generates=bool(extra) and not thought and prompt == chat.render([_U]),
         always_generates=not extra and prompt == chat.render([_U]),
         thought=thought,
     )

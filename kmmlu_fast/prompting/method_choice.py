@@ -133,7 +133,8 @@ def choose_method(
 
     The letters' tokens are checked on one prompt of each subject.
     """
-    notes = chat_notes(style, tokenizer)
+    only_reasoning = config.output_type == "cot" and config.cot_below is None
+    notes = chat_notes(style, tokenizer, only_reasoning)
     method: Method
     ids: tuple[int, ...] | None
     if config.output_type == "cot":
@@ -194,9 +195,9 @@ def choose_method(
     return method, prompts, ids or _fallback_probe_ids(tokenizer), notes
 
 
-def chat_notes(style: str, tokenizer: Any) -> list[str]:
+def chat_notes(style: str, tokenizer: Any, reasoning: bool = False) -> list[str]:
     """What the chat template's rendering does to the turns; [] for other styles."""
-    return find_chat_template(tokenizer).notes() if find_prompt_style(style).chat else []
+    return find_chat_template(tokenizer).notes(reasoning) if find_prompt_style(style).chat else []
 
 
 def check_known_tokens(tokenizer: Any, prompts: Sequence[Prompt]) -> list[str]:

@@ -162,7 +162,8 @@ def _render_chat(
             " --num-fewshot 0, or give another with --chat-template FILE"
         )
     try:
-        text = chat.render_prompt(messages) if reasoning else chat.render_answer_prompt(messages)
+        render = chat.render_reasoning_prompt if reasoning else chat.render_answer_prompt
+        text = render(messages)
     except TemplateRenderingError as error:
         raise ConfigError(
             f"{question.question_id}: {chat.origin} refuses its turns ({error}); use --prompt-style lm-eval,"

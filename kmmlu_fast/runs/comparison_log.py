@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,6 +21,7 @@ from typing import Literal
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.core.files import write_bytes_atomically
 from kmmlu_fast.core.locks import Lock, acquire_lock
+from kmmlu_fast.core.notes import log_as_warnings
 from kmmlu_fast.core.reading import parse_json, read_text
 from kmmlu_fast.runs.run import Run
 
@@ -81,15 +83,25 @@ def new_comparison(
 
 
 def read_comparison_log(folder: Path | None) -> list[LoggedComparison]:
-    """The comparisons logged beside a base so far; [] if there are none, or if the file cannot be read."""
+    """The comparisons logged beside a base so far; of a damaged log, those that can be read."""
+    return _read_log(folder)[0]
+
+
+def _read_log(folder: Path | None) -> tuple[list[LoggedComparison], bool]:
+    """The readable entries, and whether that is all that the file holds."""
     path = None if folder is None else folder / FILE
     if path is None or not path.is_file():
-        return []
+        return [], True
     try:
-        logged = [LoggedComparison(**entry) for entry in parse_json(read_text(path), str(path))]
-    except (RunError, TypeError):
-        return []
-    return [entry for entry in logged if _is_valid(entry)]
+        rows = parse_json(read_text(path), str(path))
+    except RunError:
+        return [], False
+    entries: list[LoggedComparison] = []
+    for row in rows if isinstance(rows, list) else []:
+        with contextlib.suppress(TypeError):
+            entry = LoggedComparison(**row)
+            entries += [entry] if _is_valid(entry) else []
+    return entries, isinstance(rows, list) and len(entries) == len(rows)
 
 
 def _is_valid(entry: LoggedComparison) -> bool:
@@ -107,7 +119,8 @@ def log_comparisons(
     """Log what is new as one batch, at the level that ``level_rule`` gives it, and update what is known.
     Returns the whole log.
 
-    A directory that cannot be written is skipped: only the log so far and these comparisons then count.
+    A directory that cannot be written is skipped: only the log so far and these comparisons then count. A
+    damaged log is kept beside the new one, and said: what cannot be read no longer counts.
     RunError if another command keeps the log locked.
     """
     with _lock_log(folder):
@@ -128,7 +141,7 @@ def _lock_log(folder: Path | None) -> Lock | contextlib.nullcontext[None]:
 def _log_locked(
     folder: Path | None, comparisons: Sequence[LoggedComparison], level_rule: LevelRule
 ) -> list[LoggedComparison]:
-    before = read_comparison_log(folder)
+    before, is_whole = _read_log(folder)
     given = {entry.key: entry for entry in comparisons}
     entries = []
     for entry in before:
@@ -146,5 +159,16 @@ def _log_locked(
     if entries != before and folder is not None:
         text = json.dumps([asdict(entry) for entry in entries], ensure_ascii=False, indent=1) + "\n"
         with contextlib.suppress(OSError):
+            if not is_whole:
+                _set_aside(folder / FILE)
             write_bytes_atomically(folder / FILE, text.encode())
     return entries
+
+
+def _set_aside(path: Path) -> None:
+    """Keep a damaged log under a name of its own, and say so."""
+    names = (path.with_name(f"{path.name}.damaged-{number}") for number in itertools.count(1))
+    kept = next(name for name in names if not name.exists())
+    path.rename(kept)
+    lost = f"it is kept as {kept.name}, and comparisons that cannot be read there do not count"
+    log_as_warnings([f"{path}: is damaged; {lost}"])

@@ -5,6 +5,7 @@ In: flags and YAML (``command.flags``). Out: a frozen ``TrainConfig``. Knows not
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -375,6 +376,11 @@ class TrainConfig(Config):
                 f"--target-modules {','.join(tables)}: Unsloth saves such modules whole, and vLLM serves LoRA"
                 " matrices only; leave them out"
             )
+            faults += [
+                f"--target-modules {name}: did you mean {near[0]}?"
+                for name in self.target_modules
+                if name not in PROJECTIONS and (near := difflib.get_close_matches(name, PROJECTIONS, n=1))
+            ]
         if self.modules_to_save:
             faults.append(
                 "--modules-to-save: vLLM serves LoRA matrices only, not whole modules; give --target-modules"

@@ -178,6 +178,7 @@ def test_a_stdout_that_is_full_is_one_line(stage: Stage, verb: str) -> None:
 
 
 @pytest.mark.engine
+@pytest.mark.alone
 def test_training_ends_well_on_every_console(stage: Stage, tmp_path: Path) -> None:
     """Real Unsloth on a tiny model."""
     from kmmlu_fast.data import alpaca, dataset

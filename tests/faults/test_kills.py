@@ -125,6 +125,7 @@ def test_the_line_of_a_full_disk_names_the_file(stage: Stage, tmp_path: Path) ->
 
 
 @pytest.mark.engine
+@pytest.mark.alone
 def test_a_killed_training_keeps_the_best_adapter_and_names_it(stage: Stage, tmp_path: Path) -> None:
     """Real Unsloth on a tiny model."""
     from kmmlu_fast.data import alpaca, dataset

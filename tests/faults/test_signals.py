@@ -16,7 +16,7 @@ import pytest
 
 from kmmlu_fast.runs.store import load_run_directory
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.alone]
 ROOT = Path(__file__).parents[2]
 SUBJECTS = "Accounting,Biology,Chemistry,Economics,Health,Law,Math,Taxation"  # 4 questions each in the sample
 QUESTIONS = 32

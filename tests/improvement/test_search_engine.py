@@ -26,7 +26,7 @@ from kmmlu_fast.runs.comparison_log import read_comparison_log
 from kmmlu_fast.runs.run import Run
 
 pytest.importorskip("optuna", reason="the extra [improve] is not installed")
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.alone]
 
 RECIPES = """
 common: {load_in_4bit: false, num_train_epochs: 2, effective_batch: 8, max_seq_length: 512, size: 16}

@@ -26,6 +26,7 @@ def train_nothing(settings: dict[str, Any]) -> Path:
 
 
 @pytest.mark.engine
+@pytest.mark.alone
 def test_two_ray_workers_train_all_pieces_and_repeat_a_lost_one(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     from ray import cloudpickle

@@ -14,7 +14,7 @@ from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.integrations.watch import Watch
 from kmmlu_fast.runs.comparison_log import read_comparison_log
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.alone]
 
 STEPS = 12
 PROMPTS = [

@@ -129,6 +129,27 @@ def test_what_is_done_to_the_turns_is_said(name: str, note: str) -> None:
     assert note in said
 
 
+@pytest.mark.parametrize("name", ["no_generation_branch", "always_generating"])
+def test_a_chain_of_thought_is_written_in_the_assistants_turn(name: str) -> None:
+    chat = find_chat_template(tokenizer_with(OWN[name]))
+    assert chat.render_reasoning_prompt([{"role": "user", "content": "가"}]).endswith(
+        "<|im_start|>assistant\n"
+    )
+    assert chat.notes(reasoning=True) == chat.notes() != []
+
+
+def test_a_chain_of_thought_may_begin_with_an_open_thought_or_a_channel() -> None:
+    turns = [{"role": "user", "content": "가"}]
+    for template in (OWN["thought_left_open"], SHIPPED["gptoss"]):
+        chat = find_chat_template(tokenizer_with(template))
+        assert chat.lead and chat.render_reasoning_prompt(turns) == chat.render_prompt(turns)
+
+
+def test_a_closed_thought_is_not_said_of_a_prompt_that_leaves_it_open() -> None:
+    chat = find_chat_template(tokenizer_with(OWN["thought_left_open"]))
+    assert chat.notes() and chat.notes(reasoning=True) == []
+
+
 def test_a_date_that_only_stands_without_a_system_turn_is_not_evaluations() -> None:
     dated = "{% if messages[0].role != 'system' %}{{ strftime_now('%Y') }}{% endif %}" + OWN["stripping"]
     assert not find_chat_template(tokenizer_with(dated)).reads_date

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import polars as pl
@@ -80,11 +81,28 @@ def test_more_questions_are_new_evidence_but_not_for_early_stopping(
     assert kinds == [("early", 100), ("full", 100), ("full", 200)]
 
 
-def test_a_log_that_cannot_be_read_or_written_counts_as_empty(pair: tuple[Run, Run], tmp_path: Path) -> None:
+def test_a_log_that_cannot_be_written_counts_what_is_known(pair: tuple[Run, Run], tmp_path: Path) -> None:
     _, lora = pair
-    (tmp_path / "peeks.json").write_text("[{")
-    assert read_comparison_log(tmp_path) == [] and read_comparison_log(None) == []
+    assert read_comparison_log(None) == []
     assert len(log_comparisons(tmp_path / "missing", [entry(lora, 0.5)], level_of)) == 1
+
+
+def test_a_damaged_log_is_kept_and_said(
+    pair: tuple[Run, Run], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What it holds is a budget that was spent: writing over it would make every adapter the first."""
+    _, lora = pair
+    caplog.set_level("INFO", logger="kmmlu_fast")
+    (whole,) = log_comparisons(tmp_path, [entry(lora, 0.5)], level_of)
+    path = tmp_path / "peeks.json"
+    half = json.dumps([asdict(whole), {**asdict(whole), "level": "much"}])
+    for number, damaged in enumerate(("[{", half, '{"adapter": 1}'), 1):
+        path.write_text(damaged)
+        log = log_comparisons(tmp_path, [entry(lora, 0.4, 300 + number)], level_of)
+        assert len(log) == (2 if damaged == half else 1)
+        assert (tmp_path / f"peeks.json.damaged-{number}").read_text() == damaged
+        assert f"kept as peeks.json.damaged-{number}" in caplog.text
+        assert read_comparison_log(tmp_path) == log
 
 
 def test_commands_at_the_same_time_share_one_budget(pair: tuple[Run, Run], tmp_path: Path) -> None:

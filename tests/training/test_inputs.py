@@ -183,6 +183,7 @@ def test_settings_that_cannot_work_are_refused_with_the_reason() -> None:
     for settings, said in (
         ({"init_lora_weights": "loftq"}, "changes the base's weights"),
         ({"modules_to_save": ["lm_head"]}, "vLLM"),
+        ({"target_modules": ["q_proj", "v_prj", "lm_head"]}, "lm_head: .*leave them out; .*v_prj: .*v_proj"),
     ):
         with pytest.raises(ValueError, match=said):
             config("x", **settings)

@@ -36,6 +36,7 @@ def test_pause_step_is_a_share_of_all_steps() -> None:
 
 
 @pytest.mark.engine
+@pytest.mark.alone
 def test_a_paused_training_continues_to_the_same_adapter(tmp_path: Path) -> None:
     from safetensors.numpy import load_file
 

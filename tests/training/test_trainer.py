@@ -27,7 +27,7 @@ from kmmlu_fast.data.subjects import find_subjects
 from kmmlu_fast.models.adapters import read_training_log
 from kmmlu_fast.runs import store
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.alone]
 
 WORDS = [
     "사과",

@@ -150,6 +150,7 @@ def two_replicas() -> Iterator[RayEngine]:
 
 
 @pytest.mark.engine
+@pytest.mark.alone
 def test_every_request_is_answered_once_and_pulled_lazily(two_replicas: RayEngine) -> None:
     pulled = []
 
@@ -167,6 +168,7 @@ def test_every_request_is_answered_once_and_pulled_lazily(two_replicas: RayEngin
 
 
 @pytest.mark.engine
+@pytest.mark.alone
 def test_follow_ups_run_on_the_replicas_and_the_engines_stay_for_the_next_call(
     two_replicas: RayEngine,
 ) -> None:
@@ -186,6 +188,7 @@ def test_follow_ups_run_on_the_replicas_and_the_engines_stay_for_the_next_call(
 
 
 @pytest.mark.engine
+@pytest.mark.alone
 def test_leaving_the_stream_leaves_the_engine_usable(two_replicas: RayEngine) -> None:
     stream = two_replicas.generate(letters(100))
     next(stream)
@@ -196,6 +199,7 @@ def test_leaving_the_stream_leaves_the_engine_usable(two_replicas: RayEngine) ->
 
 
 @pytest.mark.engine
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("opener", "says"),
     [(FailingEngine, "lower --max-num-seqs"), (refuse, "cannot be served"), (int, "a replica failed")],
@@ -207,6 +211,7 @@ def test_a_replicas_error_arrives_as_one_line(opener: Callable[[], Any], says: s
 
 
 @pytest.mark.engine
+@pytest.mark.alone
 def test_a_replica_killed_in_the_middle_loses_and_doubles_nothing(tmp_path: Path) -> None:
     diary, gate = tmp_path / "diary", tmp_path / "gate"
     diary.touch()
@@ -244,6 +249,7 @@ def test_a_replica_killed_in_the_middle_loses_and_doubles_nothing(tmp_path: Path
 
 
 @pytest.mark.engine
+@pytest.mark.alone
 def test_a_replica_that_keeps_dying_ends_in_one_line(tmp_path: Path) -> None:
     engine = RayEngine(FakeEngine, 1, block_requests=4)
     with pytest.raises(EngineError, match=r"lost more than 3 times.*same command to continue"):
@@ -258,6 +264,7 @@ def die(spare_pid: int, response: Response) -> list[Request]:
 
 
 @pytest.mark.engine
+@pytest.mark.alone
 def test_real_replicas_give_the_in_process_answers_and_survive_a_kill(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
@@ -278,6 +285,7 @@ def test_real_replicas_give_the_in_process_answers_and_survive_a_kill(
 
 
 @pytest.mark.engine
+@pytest.mark.alone
 def test_an_evaluation_on_real_replicas_gives_the_in_process_predictions(
     tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
 ) -> None:
@@ -302,6 +310,7 @@ class DeviceEngine(FakeEngine):
 
 
 @pytest.mark.engine
+@pytest.mark.alone
 def test_replicas_are_placed_on_gpus_that_the_driver_does_not_have() -> None:
     """Ray's pretended resources: a node that says it has eight GPUs, four replicas of two each."""
     import ray

@@ -553,6 +553,7 @@ def real_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[engine_cas
 
 
 @pytest.mark.engine
+@pytest.mark.alone
 def test_a_real_server_gives_the_in_process_answers(real_server: engine_cases.Server) -> None:
     files = real_server.files
     engine = ServerEngine(real_server.base_url, [str(files.model)], [files.adapter], concurrency=16)
@@ -563,6 +564,7 @@ def test_a_real_server_gives_the_in_process_answers(real_server: engine_cases.Se
 
 
 @pytest.mark.engine
+@pytest.mark.alone
 def test_the_server_killed_in_the_middle_and_started_again(real_server: engine_cases.Server) -> None:
     files = real_server.files
     engine = ServerEngine(
@@ -581,6 +583,7 @@ def test_the_server_killed_in_the_middle_and_started_again(real_server: engine_c
 
 
 @pytest.mark.engine
+@pytest.mark.alone
 def test_a_real_server_refuses_what_it_lacks(real_server: engine_cases.Server, tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="not 'another/model'"):
         ServerEngine(real_server.base_url, ["another/model"], attempts=2)
@@ -591,6 +594,7 @@ def test_a_real_server_refuses_what_it_lacks(real_server: engine_cases.Server, t
 
 
 @pytest.mark.engine
+@pytest.mark.alone
 def test_a_run_whose_server_died_is_continued_by_the_same_command(
     real_server: engine_cases.Server,
     tmp_path: Path,

@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.engine, pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")]
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.alone,
+    pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler"),
+]
 
 
 @pytest.fixture(autouse=True)

@@ -43,7 +43,7 @@ from kmmlu_fast.models.model import resolve_model
 from kmmlu_fast.runs.run import Run
 from kmmlu_fast.runs.store import load_run_directory
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.alone]
 SAMPLE = Path(__file__).parents[3] / "kmmlu_fast" / "data" / "sample" / "data"
 PLANTED = "Accounting,Law,Math"
 NEAR_TIE = 0.02  # nats: below this, rounding may choose between two letters
