@@ -18,7 +18,8 @@ are its log-probabilities. Worlds:
     many      five adapters that change nothing, in one command
     commands  six adapters that change nothing, one command after the other, early and full in turn
 
-the worlds of ``bench.form_worlds`` (written form, letter habit, both, neither, knowledge),
+the worlds of ``bench.form_worlds`` (written form, letter habit, both, neither, knowledge) and of
+``bench.sample_worlds`` (samples of each question: coverage of avg@k for other and for the same questions),
 
 and worlds that nobody tuned to, on the real keys, subjects and overlap list if they are at hand:
 
@@ -54,6 +55,7 @@ from pydantic import Field, PositiveInt
 
 from bench.common import BenchConfig, finish, note, table
 from bench.form_worlds import FALSE_FORM_CLAIMS, FORM_WORLDS, TRUE_FORM_CLAIMS, run_form_task
+from bench.sample_worlds import SAMPLE_WORLDS, measure_coverage
 from kmmlu_fast.analysis.base_comparisons import adjust_pair_p_values
 from kmmlu_fast.analysis.comparison import PairComparison, compare_pair
 from kmmlu_fast.analysis.headline_comparison import ComparisonSettings
@@ -559,6 +561,21 @@ def measure_forms(config: SoundnessConfig, pool: ProcessPoolExecutor) -> dict[st
     return {"forms": false, "forms_power": power, "forms_within": within}
 
 
+def measure_samples(config: SoundnessConfig, pool: ProcessPoolExecutor) -> dict[str, dict[str, float]]:
+    """Coverage of avg@8's two intervals, by world and size."""
+    sizes = [n for n in config.sizes if n]
+    jobs = {
+        (name, n): pool.submit(measure_coverage, name, n, 8, config.seed, config.simulated)
+        for name in SAMPLE_WORLDS
+        for n in sizes
+    }
+    coverage: dict[str, dict[str, float]] = defaultdict(dict)
+    for (name, n), future in jobs.items():
+        for of, share in zip(("other questions", "the same questions"), future.result(), strict=True):
+            coverage[f"avg@8, {of}, {name} world"][str(n)] = round(share, 4)
+    return coverage
+
+
 def measure(config: SoundnessConfig) -> dict[str, Any]:
     """All worlds and sizes; shares by sentence or interval, and n."""
     jobs = []
@@ -582,6 +599,7 @@ def measure(config: SoundnessConfig) -> dict[str, Any]:
             note(f"{name}, {n or 'all'} questions: {number} pairs")
         foreign = measure_foreign(config, pool)
         forms = measure_forms(config, pool)
+        sampled = measure_samples(config, pool)
     type_one: dict[str, dict[str, float]] = defaultdict(dict)
     coverage: dict[str, dict[str, float]] = defaultdict(dict)
     power: dict[str, dict[str, float]] = defaultdict(dict)
@@ -601,6 +619,7 @@ def measure(config: SoundnessConfig) -> dict[str, Any]:
                 coverage[f"{interval}, mixture world" if name == "mixture" else interval][size] = round(
                     float(np.mean(inside)), 4
                 )
+    coverage |= sampled
     within = all(
         share <= 0.05 + 2 * errors[claim][n]
         for claim, shares in type_one.items()

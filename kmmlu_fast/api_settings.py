@@ -62,8 +62,11 @@ class EvalSettings(TypedDict, total=False):
     letter_form: Literal["lm-eval", "bare", "either"] | None
     max_tokens: int | None
     num_samples: int
+    vote_stopping: Literal["none", "exact", "likely"]
+    thinking_budgets: Sequence[int | str]
     temperature: float
     top_p: float
+    top_k: int
     cot_below: float | None
     rotations: Literal[1, 2, 4, "all"]
     chat_template: str | None

@@ -57,7 +57,7 @@ TESTED_ELSEWHERE = {
     "through comparisons (tests/analysis/test_comparison*.py, test_accuracy.py, tests/reporting)": (
         "analysis/error_profile analysis/exam_comparison analysis/headline"
         " analysis/letter_bias/offsets analysis/paired_questions"
-        " analysis/protocol_differences analysis/reasoning analysis/sequential/question_order"
+        " analysis/protocol_differences analysis/sequential/question_order"
         " analysis/softmax analysis/strata"
     ),
     "through exams and training rows (tests/data/test_exam.py, test_training_rows.py, contamination)": (
@@ -86,7 +86,6 @@ TESTED_ELSEWHERE = {
     ),
     "through adapters of every kind (tests/models/test_adapter_kinds.py)": "models/adapter_features",
     "through its door (tests/doors/test_plan_door.py)": "reporting/terminal/question_plan",
-    "through run directories (tests/runs/test_store.py, test_loading.py, test_old_files.py)": ("runs/checks"),
     "through the readers of runs (tests/runs/readers) and files/test_exports.py": (
         "reporting/export_names reporting/files/csv_tables reporting/files/export_formats"
         " reporting/files/inspect_output reporting/files/json_report reporting/files/lm_eval_output"

@@ -23,6 +23,7 @@ from kmmlu_fast.evaluation.chat_settings import ChatSettings, choose_chat_settin
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.earlier_runs import digest_for_runs
 from kmmlu_fast.evaluation.questions import EvalQuestions, load_eval_questions
+from kmmlu_fast.evaluation.sampling_defaults import use_model_sampling
 from kmmlu_fast.machine import environment
 from kmmlu_fast.machine.device import gpu_capability, resolve_auto_dtype
 from kmmlu_fast.models import model as models
@@ -131,6 +132,7 @@ def _plan_exam(
         config, style, questions, exemplars, tokenizer, chat.stop_ids
     )
     _check_special_tokens(config, method)
+    shown = [exemplar for group in exemplars.values() for exemplar in group]
     template = method.wording_digest(tokenizer, thinking=config.thinking, varied_options=bool(exam_parts))
     notes += method_notes + template_mismatch_notes(adapters, template_digest(style, tokenizer))
     output_tokens = method.output_tokens
@@ -146,10 +148,15 @@ def _plan_exam(
         advice = _length_advice(fitting, config)
         check_prompt_lengths(lengths, max_model_len, output_tokens, model.context_tokens, advice)
     check_prompt_lengths(lengths, max_model_len, output_tokens)
-    shown = [exemplar for group in exemplars.values() for exemplar in group]
-    parts = _fingerprint_parts(config, model, style, template, questions, shown, method)
-    parts |= exam_parts | chat_parts
+
+    def parts_of(asked: Method) -> dict[str, Any]:
+        own = _fingerprint_parts(config, model, style, template, questions, shown, asked)
+        return own | exam_parts | chat_parts
+
     digests = [adapter.digest for adapter in adapters]
+    config, method, sampling_notes = use_model_sampling(config, model, method, parts_of, digests)
+    notes += sampling_notes
+    parts = parts_of(method)
     parts["model_digest"] = digest_for_runs(parts, model, digests, config.output_dir)
     probes = _probe_token_ids(rendered, tokenizer)
     question_ids = [question.question_id for question in questions]
