@@ -67,7 +67,7 @@ TESTED_ELSEWHERE = {
     ),
     "through reports (tests/reporting/html/test_page*.py, files/test_exports.py, terminal/test_summary.py)": (
         "reporting/charts/answer_charts reporting/charts/effort_charts"
-        " reporting/charts/effort_figures reporting/charts/figure reporting/charts/figure_files"
+        " reporting/charts/figure reporting/charts/figure_files"
         " reporting/comparison_settings reporting/comparison_view reporting/files/formats"
         " reporting/files/frames reporting/files/output_paths reporting/files/spreadsheet"
         " reporting/files/workbook reporting/html/explorer reporting/html/page_context"

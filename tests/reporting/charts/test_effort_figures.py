@@ -32,5 +32,7 @@ def test_budgets_are_drawn_in_order_with_a_budget_of_nothing() -> None:
     metrics = Metrics.model_validate({"reasoning": {"budgets": points}})
     figure = budget_figure(replace(run, metrics=metrics), "made", t)
     assert figure is not None and figure.id == "budget-made"
-    svg = drawing.chart_to_svg(figure.draw(drawing.PAGE), drawing.PAGE, "ko-budget-made")
+    svg = drawing.distinguish_svg_ids(
+        drawing.spec_to_svg(drawing.vega_lite_spec(figure.draw(drawing.PAGE), drawing.PAGE)), "ko-budget-made"
+    )
     assert "256" in svg and t("budget_whole") in svg and "NaN" not in svg
