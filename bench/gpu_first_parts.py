@@ -11,8 +11,6 @@ import os
 import random
 import signal
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.gpu_commands import has_ended, run_command, start_command
 from bench.shape_model import SHAPES, write_random_weights, write_shape
 from kmmlu_fast.core.errors import EngineError, KmmluError
 from kmmlu_fast.machine.device import has_gpu
@@ -110,9 +109,8 @@ def measure_ceilings(config: PartConfig) -> dict[str, Any]:
 
 def ask_doctor(config: PartConfig) -> dict[str, Any]:
     """What the doctor says of this machine; exit code 2 (nothing can run) is an answer too."""
-    words = [sys.executable, "-m", "kmmlu_fast.doctor", "--json"]
-    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False)
-    return {"exit_code": done.returncode, "doctor": json.loads(done.stdout)}
+    out = run_command(["kmmlu_fast.doctor", "--json"], allowed=(0, 2))
+    return {"doctor": json.loads(out)}
 
 
 def check_label_loss(config: PartConfig) -> dict[str, Any]:
@@ -121,15 +119,16 @@ def check_label_loss(config: PartConfig) -> dict[str, Any]:
     if with_unsloth:
         from kmmlu_fast.training import libraries
 
-        libraries.import_unsloth()
+        libraries.import_unsloth()  # nothing to do where it is warm
     shape = "qwen2-0.5b" if has_gpu() and config.shape != "tiny" else "tiny"
     folder = config.folder / f"label-loss-{shape}"
     write_shape(folder, shape, ["가나다 답： A", "라마바 답： B"] * 50)
     write_random_weights(folder)
     cases = []
-    for four_bit, checkpointing in (
-        ((True, True), (True, False), (False, False)) if with_unsloth else ((False, False),)
-    ):
+    kinds = [(True, True), (True, False), (False, False)] if with_unsloth else [(False, False)]
+    if not has_gpu():
+        kinds = kinds[::2]  # loading is most of it there
+    for four_bit, checkpointing in kinds:
         model = _load_adapted(folder, four_bit, checkpointing, with_unsloth)
         for kind in ("letters", "all"):
             about = {"four_bit": four_bit, "checkpointing": checkpointing, "labels": kind}
@@ -262,8 +261,7 @@ def train_adapter(config: PartConfig) -> dict[str, Any]:
     """The product's own ``train`` on the rows, three epochs."""
     out = config.folder / "lora"
     began = time.monotonic()
-    words = [*_training(config, out), "--save-every", "1000000"]
-    subprocess.run([sys.executable, "-m", *words], check=True, stdout=sys.stderr)
+    run_command([*_training(config, out), "--save-every", "1000000"])
     return {"total_sec": round(time.monotonic() - began, 1), "card": _adapter_card(out)}
 
 
@@ -271,19 +269,19 @@ def kill_and_resume(config: PartConfig) -> dict[str, Any]:
     """The product's ``train``, killed after a checkpoint and resumed."""
     out = config.folder / "killed"
     words = [*_training(config, out), "--max-steps", "12", "--save-every", "2", "--effective-batch", "8"]
-    first = subprocess.Popen([sys.executable, "-m", *words], stdout=sys.stderr, process_group=0)
+    child, is_over = start_command(words), False
     try:
         while not list(out.glob("checkpoints/checkpoint-*/complete.json")):
-            if first.poll() is not None:
+            if is_over := has_ended(child):
                 raise EngineError("training ended before its first checkpoint; its own message is above")
-            time.sleep(0.1)
+            time.sleep(0.02)
     finally:
-        if first.poll() is None:
-            os.killpg(first.pid, signal.SIGKILL)
-        first.wait()
+        if not is_over:
+            os.killpg(child, signal.SIGKILL)
+            os.waitpid(child, 0)
     steps = [int(path.parent.name.rsplit("-", 1)[-1]) for path in out.glob("checkpoints/*/complete.json")]
     began = time.monotonic()
-    subprocess.run([sys.executable, "-m", *words, "--resume"], check=True, stdout=sys.stderr)
+    run_command([*words, "--resume"])
     metrics = _adapter_card(out)["metrics"]
     return {
         "killed_after": max(steps),

@@ -13,7 +13,6 @@ import math
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -23,7 +22,8 @@ from typing import Any, Literal
 
 from pydantic import Field, PositiveInt
 
-from bench.common import BenchConfig, run_child
+from bench.common import BenchConfig
+from bench.gpu_commands import is_in_place, run_command, run_for_json
 from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import EngineError
@@ -31,7 +31,7 @@ from kmmlu_fast.core.schema import LOGPROB_COLUMNS
 from kmmlu_fast.machine.device import first_gpu, has_gpu
 from kmmlu_fast.machine.memory_fit import FP8
 
-COT_TOKENS = 256
+COT_TOKENS, _FEW_TOKENS = 256, 32
 COMPARED = 64  # questions whose letters are compared
 _RANK = 16
 _TOO_MANY_BLOCKS = 100_000_000  # of the key-value cache: no card holds them
@@ -50,6 +50,11 @@ class PartConfig(BenchConfig):
     by: Literal["both", "vllm", "transformers"] = Field(
         "both", description="letters: internal, by which engine"
     )
+
+    def part_words(self) -> list[str]:
+        """The flags of this part."""
+        names = ("part", "folder", "shape", "questions", "some", "cot_questions", "train_rows", "dataset")
+        return [word for name in names for word in (f"--{name.replace('_', '-')}", str(getattr(self, name)))]
 
     @property
     def data(self) -> str:
@@ -158,9 +163,11 @@ def compare_letters(config: PartConfig) -> dict[str, Any]:
     """The same questions' letters by vLLM and by plain transformers, on the same weights."""
     if config.by != "both":
         return {"letters": _letters_by(config)}
-    words = ["bench.gpu_parts", *(f"{word}" for word in sys.argv[1:]), "--by"]
-    found = [run_child([*words, by])["letters"] for by in ("vllm", "transformers")]
-    return compare(*found)
+    by_vllm, by_transformers = (
+        run_for_json(["bench.gpu_parts", *config.part_words(), "--by", by])["letters"]
+        for by in ("vllm", "transformers")
+    )
+    return compare(by_vllm, by_transformers)
 
 
 def _letters_by(config: PartConfig) -> list[list[float]]:
@@ -222,7 +229,7 @@ def compare(one: list[list[float]], two: list[list[float]]) -> dict[str, Any]:
 
 
 def time_reasoning(config: PartConfig) -> dict[str, Any]:
-    """Generation of 256 tokens a question: greedy, random weights hardly ever stop."""
+    """Generation of 256 tokens a question (a few without a card): greedy, random weights hardly ever stop."""
     from bench.throughput import Memory
     from kmmlu_fast.data import dataset
     from kmmlu_fast.data.subjects import SUBJECTS
@@ -233,14 +240,15 @@ def time_reasoning(config: PartConfig) -> dict[str, Any]:
 
     questions = dataset.load_questions(config.data, "test", None)
     chosen = random.Random(0).sample(questions, min(config.cot_questions, len(questions)))
-    method = GenerateUntil("lm-eval", max_tokens=COT_TOKENS)
+    tokens_each = COT_TOKENS if has_gpu() else _FEW_TOKENS
+    method = GenerateUntil("lm-eval", max_tokens=tokens_each)
     tokenizer = models.load_tokenizer(models.resolve_model(config.model_path))
     asked, _ = tokens.render_and_tokenise(chosen, {name: [] for name in SUBJECTS}, method, tokenizer)
-    engine = open_engine(config, max(len(item.token_ids[0]) for item in asked) + COT_TOKENS, generates=True)
+    engine = open_engine(config, max(len(item.token_ids[0]) for item in asked) + tokens_each, generates=True)
     runner.ask_questions(engine, asked[:4], method, None, Memory(), "warm-up")
     speed = runner.ask_questions(engine, asked, method, None, Memory(), "cot")
     about = {
-        "max_tokens": COT_TOKENS,
+        "max_tokens": tokens_each,
         "start_sec": round(engine.start_sec, 1),
         "cache_tokens": engine._cache_tokens,
     }
@@ -251,7 +259,7 @@ def time_reasoning(config: PartConfig) -> dict[str, Any]:
 def provoke_out_of_memory(config: PartConfig) -> dict[str, Any]:
     """Ask for a cache that no card holds: the engine's process dies, and the user's line says what helps."""
     if not has_gpu():  # the host's memory is not a card's: asking for too much of it takes the machine down
-        return {"error": "no card", "advice": False}
+        raise EngineError("out of memory is provoked on a GPU only")
     began = time.monotonic()
     try:
         open_engine(config, 900, extra=(("num_gpu_blocks_override", _TOO_MANY_BLOCKS),)).close()
@@ -277,9 +285,10 @@ def evaluate_served_and_merged(config: PartConfig) -> dict[str, Any]:
     folder = config.folder / "adapter"
     if not folder.exists():
         write_adapter(folder, shape_of(model.config()), _RANK, 1, model.path)
-    seconds, letters = {}, []
+    seconds, outputs = {}, []
     for mode in ("serve", "merge"):
         output = config.folder / f"runs-{mode}"
+        outputs.append(output)
         shutil.rmtree(output, ignore_errors=True)
         words = [
             "--model",
@@ -293,10 +302,10 @@ def evaluate_served_and_merged(config: PartConfig) -> dict[str, Any]:
         ]
         words += ["--adapter-mode", mode, "--output-dir", str(output)]
         began = time.monotonic()
-        subprocess.run([sys.executable, "-m", "kmmlu_fast.eval", *words], stdout=sys.stderr, check=True)
+        run_command(["kmmlu_fast.eval", *words])
         seconds[f"{mode}_sec"] = round(time.monotonic() - began, 1)
-        letters.append(letters_of_run(output))
-    return {**seconds, "served_merged": compare(*letters)}
+    served, merged = map(letters_of_run, outputs)
+    return {**seconds, "served_merged": compare(served, merged)}
 
 
 def letters_of_run(runs: Path) -> list[list[float]]:
@@ -312,13 +321,16 @@ def letters_of_run(runs: Path) -> list[list[float]]:
 def time_full_pass(config: PartConfig, *flags: str) -> dict[str, Any]:
     """``bench.throughput`` over all questions, once."""
     words = ["--model", config.model_path, "--dataset", config.data, "--load-format", "dummy", "--all"]
-    return run_child(["bench.throughput", *words, "--repeats", "1", *flags])
+    return run_for_json(["bench.throughput", *words, "--repeats", "1", *flags])
 
 
 def time_training_steps(config: PartConfig) -> dict[str, Any]:
     """``bench.training``: QLoRA steps by length and batch."""
-    sizes = ["--lengths", "512,1024", "--batches", "4,16", "--repeats", "2"]
-    return run_child(["bench.training", "--model", config.model_path, "--dataset", config.data, *sizes])
+    about = ["bench.training", "--model", config.model_path, "--dataset", config.data]
+    if is_in_place():  # one way: each patches the libraries for itself
+        small = ["--lengths", "64,128", "--batches", "1,4", "--repeats", "1", "--warm-ups", "1"]
+        return run_for_json([*about, "--way", "train", *small])
+    return run_for_json([*about, "--lengths", "512,1024", "--batches", "4,16", "--repeats", "2"])
 
 
 def part_functions() -> dict[str, Callable[[PartConfig], dict[str, Any]]]:

@@ -11,11 +11,13 @@ import contextlib
 import datetime
 import json
 import os
+import queue
 import re
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +31,7 @@ from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.files import write_json_atomically
+from kmmlu_fast.machine.gpus import list_gpus
 
 TARGET_SEC = {
     "zero-shot bf16": 120.0,
@@ -46,15 +49,41 @@ class GpuConfig(BenchConfig):
     """python -m bench.gpu: the whole set on one GPU, random weights, within --minutes."""
 
     shape: Literal["ax4-light", "tiny"] = Field("ax4-light", description="the model's shape")
-    questions: PositiveInt = Field(QUESTIONS, description="questions of a full pass")
-    some: PositiveInt = Field(5000, description="questions of the parts that are not a full pass")
-    cot_questions: PositiveInt = Field(2048, description="questions of the chain-of-thought part, at most")
-    train_rows: PositiveInt = Field(500, description="rows that are trained on three times")
+    questions: PositiveInt | None = Field(
+        None, description=f"questions of a full pass; default: {QUESTIONS:,}, without a GPU few"
+    )
+    some: PositiveInt | None = Field(
+        None, description="questions of the parts that are not a full pass; default: 5,000, without a GPU few"
+    )
+    cot_questions: PositiveInt | None = Field(
+        None, description="questions of the chain-of-thought part, at most; default: 2,048, without a GPU few"
+    )
+    train_rows: PositiveInt | None = Field(
+        None, description="rows that are trained on three times; default: 500, without a GPU few"
+    )
     minutes: float = Field(9.5, gt=0, description="end after this, whatever is running")
     parts: list[str] = Field([part.name for part in PARTS], description="which parts, comma-separated")
     parts_dir: Path = Field(
         Path("out/bench_gpu"), description="each part's JSON goes to a new folder in here, as soon as it ends"
     )
+
+
+# What the sizes are where they are not given, with a card and without one.
+_SIZES = {
+    "questions": (QUESTIONS, 90),
+    "some": (5000, 45),
+    "cot_questions": (2048, 4),
+    "train_rows": (500, 16),
+}
+
+
+def with_sizes(config: GpuConfig, has_card: bool) -> GpuConfig:
+    """The settings with every size chosen."""
+    chosen = {
+        name: getattr(config, name) or (large if has_card else small)
+        for name, (large, small) in _SIZES.items()
+    }
+    return config.model_copy(update=chosen)
 
 
 def chosen_parts(names: list[str]) -> list[Part]:
@@ -67,46 +96,118 @@ def chosen_parts(names: list[str]) -> list[Part]:
 
 
 class Visit:
-    """A deadline, a folder of files for the parts, and a folder of results."""
+    """A deadline, a folder of files for the parts, and a folder of results. Without a card the parts are
+    forked by processes whose imports are done."""
 
-    def __init__(self, config: GpuConfig, files: Path, results: Path, started: float) -> None:
-        self.config, self.files, self.results = config, files, results
+    def __init__(
+        self, config: GpuConfig, files: Path, results: Path, started: float, has_card: bool | None = None
+    ) -> None:
+        self.has_card = bool(list_gpus()) if has_card is None else has_card
+        self.config, self.files, self.results = with_sizes(config, self.has_card), files, results
         self.until = started + config.minutes * 60 - _FINISH_SEC
         self._made: dict[str, str] = {}  # step of the set-up -> "" or why it failed
+        self._warm: dict[str, WarmProcess] = {}
 
     def left_sec(self) -> float:
         return self.until - time.monotonic()
+
+    def warm_up(self, parts: list[Part]) -> None:
+        """Start the processes that fork the parts, where there is no card; all of them import at once."""
+        if not self.has_card:
+            self._warm = {kind: WarmProcess(kind) for kind in sorted({part.warm for part in parts})}
+
+    def close(self) -> None:
+        for process in self._warm.values():
+            process.close()
 
     def run_part(self, part: Part) -> dict[str, Any]:
         """The part's result, or why there is none; never raises for a fault of the part."""
         if missing := missing_packages(part):
             return {NOT_MEASURED: f"not installed: {', '.join(missing)}"}
+        if part.card and not self.has_card:
+            return {NOT_MEASURED: "no GPU here"}
         for step in (["files"] if part.files else []) + (["weights"] if part.weights else []):
             if step not in self._made:
-                result = self._run_process(["--part", step, *self._sizes()], _SET_UP_SEC)
+                result = self._run_process(["--part", step, *self._sizes()], _SET_UP_SEC, "vllm")
                 self._made[step] = str(result.get(NOT_MEASURED, ""))
             if self._made[step]:
                 return {NOT_MEASURED: f"{step} could not be made: {self._made[step]}"}
-        return self._run_process(["--part", part.name, *self._sizes()], part.limit_sec)
+        return self._run_process(["--part", part.name, *self._sizes()], part.limit_sec, part.warm)
 
     def _sizes(self) -> list[str]:
         config = self.config
         numbers = {
             "shape": config.shape,
-            "questions": config.questions,
-            "some": config.some,
-            "cot-questions": config.cot_questions,
-            "train-rows": config.train_rows,
+            **{name.replace("_", "-"): getattr(config, name) for name in _SIZES},
             "dataset": config.dataset_name(),
         }
         return [word for name, value in numbers.items() for word in (f"--{name}", str(value))]
 
-    def _run_process(self, words: list[str], limit_sec: float) -> dict[str, Any]:
+    def _run_process(self, words: list[str], limit_sec: float, warm: str) -> dict[str, Any]:
         limit = min(limit_sec, self.left_sec())
         if limit < _LEAST_SEC:
             return {NOT_MEASURED: "no time left"}
-        command = [sys.executable, "-m", "bench.gpu_parts", "--folder", str(self.files), *words]
-        return run_limited(command, limit)
+        words = ["--folder", str(self.files), *words]
+        if warm in self._warm:
+            return self._warm[warm].run(words, limit)
+        return run_limited([sys.executable, "-m", "bench.gpu_parts", *words], limit)
+
+
+class WarmProcess:
+    """``bench.gpu_warm`` with its libraries imported: forks a process for each part."""
+
+    def __init__(self, kind: str) -> None:
+        command = [sys.executable, "-m", "bench.gpu_warm", kind]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        )
+        self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        threading.Thread(target=self._read_answers, daemon=True).start()
+        self._is_ready = False
+
+    def run(self, words: list[str], limit_sec: float) -> dict[str, Any]:
+        """The JSON object that a part prints last, or why there is none."""
+        until = time.monotonic() + limit_sec
+        child = 0
+        with tempfile.NamedTemporaryFile("r") as out:
+            try:
+                if not self._is_ready:
+                    self._answer("ready_sec", until)
+                    self._is_ready = True
+                assert self._process.stdin is not None
+                task = json.dumps({"words": words, "out": out.name}) + "\n"
+                self._process.stdin.write(task.encode())
+                self._process.stdin.flush()
+                child = self._answer("pid", until)
+                code = self._answer("exit_code", until)
+            except queue.Empty:
+                return {NOT_MEASURED: f"not done after {limit_sec:.0f} s"}
+            except (EOFError, BrokenPipeError):
+                return {NOT_MEASURED: "the process that imports for it ended; its own message is above"}
+            finally:
+                if child:
+                    kill_session(child)
+            return last_object(out.read(), code)
+
+    def close(self) -> None:
+        kill_session(self._process.pid)
+        self._process.wait()
+
+    def _answer(self, name: str, until: float) -> Any:
+        """The next value of that name; answers about a part that was killed before are passed over."""
+        while True:
+            found = self._answers.get(timeout=max(0.0, until - time.monotonic()))
+            if found is None:
+                self._answers.put(None)
+                raise EOFError
+            if name in found:
+                return found[name]
+
+    def _read_answers(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._answers.put(json.loads(line))
+        self._answers.put(None)
 
 
 def run_limited(command: list[str], limit_sec: float) -> dict[str, Any]:
@@ -123,11 +224,16 @@ def run_limited(command: list[str], limit_sec: float) -> dict[str, Any]:
     finally:
         kill_session(process.pid)
         process.wait()
+    return last_object(out, process.returncode)
+
+
+def last_object(out: str, exit_code: int) -> dict[str, Any]:
+    """The JSON object on the last line, or why there is none."""
     with contextlib.suppress(ValueError, IndexError):
         result = json.loads(out.strip().splitlines()[-1])
-        if isinstance(result, dict) and process.returncode == 0:
+        if isinstance(result, dict) and exit_code == 0:
             return result
-    return {NOT_MEASURED: f"ended with exit code {process.returncode}; its own message is above"}
+    return {NOT_MEASURED: f"ended with exit code {exit_code}; its own message is above"}
 
 
 def kill_session(session: int) -> None:
@@ -140,6 +246,7 @@ def kill_session(session: int) -> None:
 
 def run_parts(visit: Visit, parts: list[Part]) -> dict[str, dict[str, Any]]:
     """Every part in turn; its result is on disk before the next one starts."""
+    visit.warm_up(parts)
     about = {"device": device_info(), "versions": versions(), "shape": visit.config.shape}
     results: dict[str, dict[str, Any]] = {}
     for number, part in enumerate(parts, start=1):
@@ -219,7 +326,12 @@ def run_visit(argv: list[str] | None, started: float) -> int:
         parts, results_dir = chosen_parts(config.parts), new_folder(config.parts_dir)
         note(f"results: {results_dir}")
         with tempfile.TemporaryDirectory() as name:
-            results = run_parts(Visit(config, Path(name), results_dir, started), parts)
+            visit = Visit(config, Path(name), results_dir, started)
+            try:
+                results = run_parts(visit, parts)
+            finally:
+                visit.close()
+        config = visit.config
         full = config.shape == "ax4-light" and config.questions == QUESTIONS and config.train_rows == 500
         rows = judge(results, full)
         title = f"One device, {config.shape} shape"

@@ -1,5 +1,6 @@
 """Are the sentences true? Type-I error of every claim, coverage of every interval, power of planted effects,
-by simulation in the worlds of ``bench.tuned_worlds``, ``bench.foreign_worlds`` and ``bench.form_worlds``.
+by simulation in the worlds of ``bench.tuned_worlds``, ``bench.foreign_worlds``, ``bench.form_worlds`` and
+``bench.sample_worlds``.
 
 In: a seed and a number of simulated pairs. Out: tables, and one JSON line last with the shares by sentence or
 interval and number of questions (``type_one``, ``coverage``, ``power``, ``foreign``, ...), ``worlds`` (the
@@ -38,6 +39,7 @@ from bench.foreign_worlds import (
     real_questions,
 )
 from bench.form_worlds import FORM_WORLDS, count_form_claims
+from bench.sample_worlds import SAMPLE_WORLDS, measure_coverage
 from bench.tuned_worlds import SINGLE_CLAIMS, WORLDS, Claims, count_tuned_claims, draw_truths
 from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.command.run import run_main
@@ -119,6 +121,8 @@ def count_claims(part: Part, truth: Mapping[str, float]) -> Claims:
         return count_tuned_claims(cell.world, cell.n, random, number, truth)
     if cell.family == "forms":
         return count_form_claims(cell.world, cell.n, random, number)
+    if cell.family == "samples":
+        return count_sample_coverage(cell.world, cell.n, int(random.integers(2**31)), number)
     if cell.world == "commands":
         return count_command_claims(cell.n, random, number)
     if cell.world == "seeds":
@@ -126,6 +130,18 @@ def count_claims(part: Part, truth: Mapping[str, float]) -> Claims:
     if cell.world == "copies":
         return count_copy_claims(cell.n, random, number)
     return count_foreign_claims(cell.world, cell.n, random, number, part.folder)
+
+
+def count_sample_coverage(world: str, n: int, seed: int, number: int) -> Claims:
+    """Whether avg@8's two intervals hold the truth."""
+    shares = measure_coverage(world, n, 8, seed, number)
+    names = [f"avg@8, {of}, {world} world" for of in ("other questions", "the same questions")]
+    held = [round(share * number) for share in shares]
+    return {
+        "coverage": {
+            name: [True] * count + [False] * (number - count) for name, count in zip(names, held, strict=True)
+        }
+    }
 
 
 def plan_cells(config: SoundnessConfig) -> dict[Cell, int]:
@@ -139,6 +155,8 @@ def plan_cells(config: SoundnessConfig) -> dict[Cell, int]:
     for n in config.sizes:
         for world in (*WORLDS, *SINGLE_CLAIMS):
             cells[Cell(family="tuned", world=world, n=n)] = share(n, pairs)
+        for world in SAMPLE_WORLDS if n else ():
+            cells[Cell(family="samples", world=world, n=n)] = pairs
         if n == 0 or n >= 450:  # under 30 overlapping questions nothing is said of them
             for world in (*FOREIGN, "seeds"):
                 cells[Cell(family="foreign", world=world, n=n)] = share(n, pairs // 2)
@@ -225,7 +243,7 @@ def judge_worlds(cells: Mapping[Cell, Claims]) -> dict[str, dict[str, Any]]:
     """Each world's false claim and coverage nearest to their bounds, or furthest outside."""
     worlds: dict[str, dict[str, Any]] = {}
     for cell, claims in cells.items():
-        prefix = "forms: " if cell.family == "forms" else ""
+        prefix = f"{cell.family}: " if cell.family in ("forms", "samples") else ""
         world = worlds.setdefault(f"{prefix}{cell.world}", {"ok": True, "cells": 0})
         for kind, name, made in each_claim(claims):
             low, high = bounds_of(kind, len(made))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from kmmlu_fast.command.flags import build_config
-from kmmlu_fast.core.errors import ConfigError, RunError, TrainError
+from kmmlu_fast.core.errors import ConfigError, EngineError, RunError, TrainError
 from kmmlu_fast.core.notes import log_as_warnings
 
 if TYPE_CHECKING:
@@ -49,7 +49,27 @@ def evaluate(**settings: Unpack[EvalSettings]) -> list[Run]:
     from kmmlu_fast.evaluation.config import EvalConfig
     from kmmlu_fast.evaluation.session import run_evaluation
 
-    return run_evaluation(build_config(EvalConfig, **settings))
+    config = build_config(EvalConfig, **settings)
+    if config.plan:
+        raise ConfigError("plan=True: evaluate() asks the model; plan_evaluation() shows the plan")
+    return run_evaluation(config)
+
+
+def plan_evaluation(**settings: Unpack[EvalSettings]) -> str:
+    """What an evaluation would ask, what it needs and how long it would take. Computed, not measured.
+
+    Keyword arguments as in ``evaluate``; ``gpu_memory`` (GiB) plans for a GPU that is not here.
+
+    Raises ``EngineError`` if the model does not fit, and what ``evaluate`` raises before it starts an engine.
+    """
+    from kmmlu_fast.evaluation.config import EvalConfig
+    from kmmlu_fast.evaluation.preview import preview_evaluation
+
+    values: dict[str, Any] = {**settings, "plan": True}
+    preview = preview_evaluation(build_config(EvalConfig, **values))
+    if preview.problem:
+        raise EngineError(preview.problem)
+    return "\n".join(preview.lines)
 
 
 def load_run(source: str | Path) -> Run:

@@ -62,8 +62,11 @@ class EvalSettings(TypedDict, total=False):
     letter_form: Literal["lm-eval", "bare", "either"] | None
     max_tokens: int | None
     num_samples: int
+    vote_stopping: Literal["none", "exact", "likely"]
+    thinking_budgets: Sequence[int | str]
     temperature: float
     top_p: float
+    top_k: int
     cot_below: float | None
     rotations: Literal[1, 2, 4, "all"]
     chat_template: str | None
@@ -73,6 +76,9 @@ class EvalSettings(TypedDict, total=False):
     output_dir: Text
     overwrite: bool
     lang: Literal["en", "ko"]
+    report_to: Texts
+    plan: bool
+    gpu_memory: float | None
 
 
 class SampleSettings(TypedDict, total=False):

@@ -7,6 +7,7 @@ import importlib
 import sys
 
 from kmmlu_fast.command.crash_guard import run_with_crash_guard
+from kmmlu_fast.command.help_language import choose_help_language, translate_help
 from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import ConfigError
 
@@ -31,13 +32,14 @@ _EXTRA = {
     "help": "describe a verb and its flags: kmmlu-fast help eval",
     "completion": "print tab completion for bash, zsh or fish",
 }
+_WORKFLOW = "Typical order: doctor, eval, sample, train, eval --adapter, compare, report."
 
 
 def dispatch_command(argv: list[str] | None = None) -> int:
     """Pass the rest of the command line to the verb's own entry point."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments and arguments[0] == "help" and len(arguments) > 1:
-        arguments = [arguments[1], "--help"]
+    if arguments[:1] == ["help"] and len(arguments) > 1 and not arguments[1].startswith("-"):
+        arguments = [arguments[1], "--help", *arguments[2:]]
     if not arguments or arguments[0] not in VERBS:
         return run_main(lambda: _run_own_command(arguments))
     try:
@@ -50,8 +52,8 @@ def dispatch_command(argv: list[str] | None = None) -> int:
 def _run_own_command(arguments: list[str]) -> int:
     """What is no verb: the overview, the version, tab completion. ConfigError for anything else."""
     verb = arguments[0] if arguments else "help"
-    if verb in ("-h", "--help", "help"):
-        print(_usage_text())
+    if verb in ("-h", "--help", "help") or verb.partition("=")[0] == "--lang":
+        print(_usage_text(choose_help_language(arguments)))
         return 0
     if verb in ("--version", "-V", "version"):
         from kmmlu_fast.core.version import __version__
@@ -65,19 +67,19 @@ def _run_own_command(arguments: list[str]) -> int:
     raise ConfigError(f"unknown verb {verb!r}: {hint}(allowed are {', '.join(VERBS)})")
 
 
-def _usage_text() -> str:
-    rows = [f"  {verb:<12}{text}" for verb, text in {**VERBS, **_EXTRA}.items()]
-    workflow = "Typical order: doctor, eval, sample, train, eval --adapter, compare, report."
-    return "\n".join(["usage: kmmlu-fast VERB ...", "", *rows, "", workflow])
+def _usage_text(lang: str) -> str:
+    usage = translate_help("usage: kmmlu-fast VERB ...", lang)
+    rows = [f"  {verb:<12}{translate_help(text, lang)}" for verb, text in {**VERBS, **_EXTRA}.items()]
+    return "\n".join([usage, "", *rows, "", translate_help(_WORKFLOW, lang)])
 
 
 def _print_completion(arguments: list[str]) -> int:
     from kmmlu_fast.command.help_text import completion_script, shell_name
 
     if "--help" in arguments or "-h" in arguments:
-        print(
-            "usage: kmmlu-fast completion [bash|zsh|fish]     such as: source <(kmmlu-fast completion bash)"
-        )
+        lang = choose_help_language(arguments)
+        print(translate_help("usage: kmmlu-fast completion [bash|zsh|fish]", lang))
+        print(f"{translate_help('examples', lang)}:\n  source <(kmmlu-fast completion bash)")
         return 0
     shell = arguments[0] if arguments else shell_name()
     if shell not in ("bash", "zsh", "fish"):

@@ -6,9 +6,13 @@ Exit codes: 0 done, 2 faulty input (one line on stderr), 130 interrupted (the sa
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 from kmmlu_fast.command.crash_guard import run_with_crash_guard
 from kmmlu_fast.command.run import run_main
+
+if TYPE_CHECKING:
+    from kmmlu_fast.evaluation.config import EvalConfig
 
 
 def run_eval_command(argv: list[str] | None = None) -> int:
@@ -22,6 +26,8 @@ def _run_eval(argv: list[str] | None) -> int:
     from kmmlu_fast.evaluation.config import EvalConfig
 
     config = parse_config(EvalConfig, argv, "python -m kmmlu_fast.eval")
+    if config.plan:
+        return _print_plan(config)
     from kmmlu_fast.evaluation.session import run_evaluation
     from kmmlu_fast.reporting.terminal.eval_summary import adapter_verdict_lines
     from kmmlu_fast.reporting.terminal.summary import print_protocols, print_summary
@@ -34,6 +40,20 @@ def _run_eval(argv: list[str] | None) -> int:
     for start in range(0, len(runs), each):
         for line in adapter_verdict_lines(runs[start : start + each], config.lang):
             print(line)
+    return 0
+
+
+def _print_plan(config: EvalConfig) -> int:
+    """EngineError if what was asked for does not fit."""
+    from kmmlu_fast.core.console import terminal_width, wrap_line
+    from kmmlu_fast.core.errors import EngineError
+    from kmmlu_fast.evaluation.preview import preview_evaluation
+
+    preview = preview_evaluation(config)
+    width = terminal_width() if sys.stdout.isatty() else 1_000
+    print("\n".join(wrap_line(line, width) for line in preview.lines))
+    if preview.problem:
+        raise EngineError(preview.problem)
     return 0
 
 

@@ -14,7 +14,10 @@ from pydantic import Field, PositiveInt
 
 from kmmlu_fast.command.flags import Config, parse_config
 from kmmlu_fast.command.run import run_main
+from kmmlu_fast.core.console import terminal_width, wrap_line
 from kmmlu_fast.core.errors import ConfigError, DataError
+
+_WIDE = 116  # columns that the table with its sources takes
 
 
 class ExamsConfig(Config):
@@ -64,31 +67,40 @@ def print_eval_yaml(config: ExamsConfig) -> None:
 
 
 def print_exam_list() -> None:
-    """Print a table with one line per shipped exam."""
+    """Print a table with one line per shipped exam; where they are from, if there is room for it."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
     from kmmlu_fast.data.exam_lookup import find_exam, is_exam_cached, shipped_exam_names
 
-    table = Table(title="exams (--exam NAME)", title_justify="left")
-    for heading in ("name", "options", "questions", "licence", "training", "gated", "cached", "source"):
-        table.add_column(heading, justify="right" if heading == "questions" else "left", overflow="fold")
+    width = terminal_width(120)
+    with_source = width >= _WIDE
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+    headings = ["name", "options", "questions", "licence", "training", "here"]
+    if with_source:
+        headings.append("source")
+    for heading in headings:
+        right = heading == "questions"
+        table.add_column(heading, justify="right" if right else "left", no_wrap=heading != "licence")
     for name in shipped_exam_names():
         exam = find_exam(name)
         rows = f"{exam.rows:,}" if exam.rows else "?"
-        gated = "yes" if exam.gated else ""
-        cached = "yes" if is_exam_cached(exam) else ""
-        table.add_row(
-            name, exam.options_count, rows, exam.licence, exam.training, gated, cached, exam.hub or ""
+        here = ", ".join(
+            word for word, holds in (("gated", exam.gated), ("cached", is_exam_cached(exam))) if holds
         )
-    width = None if sys.stdout.isatty() else 150
+        cells = (name, exam.options_count, rows, exam.licence, exam.training, here)
+        table.add_row(*cells, *([exam.hub or ""] if with_source else []))
     console = Console(highlight=False, width=width)
     console.print(table)
-    console.print(
-        "Licences are as stated on the exams' pages; read them there. To add an exam, write a FILE.yaml of at"
-        " most 15 lines, or a table with question, options (a list) or A, B, ..., and answer; check it with"
-        " --check FILE."
-    )
+    lines = [
+        "Evaluate one with --exam NAME. Licences are as stated on the exams' pages; read them there.",
+        "To add an exam, write a FILE.yaml of at most 15 lines, or a table with question, options (a list) or"
+        " A, B, ..., and answer; check it with --check FILE.",
+    ]
+    if not with_source:
+        lines.append(f"A terminal of {_WIDE} columns also shows where they are from.")
+    print("\n" + "\n".join(wrap_line(line, min(width, 110)) for line in lines))
 
 
 def check_exam(config: ExamsConfig) -> int:

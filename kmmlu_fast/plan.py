@@ -9,6 +9,7 @@ import sys
 
 from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.command.run import run_main
+from kmmlu_fast.core.console import terminal_width, wrap_line
 from kmmlu_fast.reporting.config import PlanConfig
 
 
@@ -21,7 +22,8 @@ def _run_plan(argv: list[str] | None) -> int:
     config = parse_config(PlanConfig, argv, "python -m kmmlu_fast.plan")
     from kmmlu_fast.reporting.terminal.question_plan import plan_lines
 
-    print("\n".join(plan_lines(config)))
+    width = terminal_width() if sys.stdout.isatty() else 1_000
+    print("\n".join(wrap_line(line, width) for line in plan_lines(config)))
     return 0
 
 

@@ -43,7 +43,7 @@ def type_text(annotation: Any) -> str:
     if origin is typing.Annotated:
         return type_text(arguments[0])
     if origin is list:
-        return "Texts"
+        return "Texts" if type_text(arguments[0]) == "str" else "Sequence[int | str]"
     if origin is typing.Literal:
         return f"Literal[{', '.join(repr(each).replace(chr(39), chr(34)) for each in arguments)}]"
     if origin in (typing.Union, types.UnionType):

@@ -13,11 +13,15 @@ from typing import Any
 import browser_cases
 import pytest
 
+from kmmlu_fast.command.help_language import choose_help_language
 from kmmlu_fast.machine import gpus, packages
 
 # Under nohup this is ignored, and so by every child; the tests are of what a scheduler's signal does.
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+if choose_help_language([]) != "en":  # the tests read English help
+    os.environ["LC_ALL"] = "C.UTF-8"
 
 if packages.installed_version("torch").endswith("+cpu") and gpus.list_gpus():
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"

@@ -37,7 +37,7 @@ TESTED_ELSEWHERE = {
         " reporting/report_files reporting/run_comparisons"
     ),
     "through real engines (tests/engines/*/test_engine*.py) and tests/faults/test_servers.py": (
-        "engines/factory engines/fake engines/hf/kind engines/hf/scoring engines/ray/kind engines/ray/replica"
+        "engines/fake engines/hf/kind engines/hf/scoring engines/ray/kind engines/ray/replica"
         " engines/server/client engines/server/completions engines/server/kind engines/vllm/errors"
         " engines/vllm/kind models/demo"
         " machine/device_memory engines/llama_cpp/kind models/llama_cpp"
@@ -57,7 +57,7 @@ TESTED_ELSEWHERE = {
     "through comparisons (tests/analysis/test_comparison*.py, test_accuracy.py, tests/reporting)": (
         "analysis/error_profile analysis/exam_comparison analysis/headline"
         " analysis/letter_bias/offsets analysis/paired_questions"
-        " analysis/protocol_differences analysis/reasoning analysis/sequential/question_order"
+        " analysis/protocol_differences analysis/sequential/question_order"
         " analysis/softmax analysis/strata"
     ),
     "through exams and training rows (tests/data/test_exam.py, test_training_rows.py, contamination)": (
@@ -67,13 +67,13 @@ TESTED_ELSEWHERE = {
     ),
     "through reports (tests/reporting/html/test_page*.py, files/test_exports.py, terminal/test_summary.py)": (
         "reporting/charts/answer_charts reporting/charts/effort_charts"
-        " reporting/charts/effort_figures reporting/charts/figure reporting/charts/figure_files"
+        " reporting/charts/figure reporting/charts/figure_files"
         " reporting/comparison_settings reporting/comparison_view reporting/files/formats"
         " reporting/files/frames reporting/files/output_paths reporting/files/spreadsheet"
         " reporting/files/workbook reporting/html/explorer reporting/html/page_context"
         " reporting/html/page_data reporting/html/sections reporting/html/tables reporting/human_accuracy"
         " reporting/inputs reporting/terminal/doctor reporting/terminal/eval_summary"
-        " reporting/terminal/screens reporting/terminal/tables reporting/wording/early_stopping"
+        " reporting/terminal/tables reporting/wording/early_stopping"
         " reporting/wording/letter_habit reporting/wording/reasoning_text reporting/wording/recipe_text"
         " reporting/wording/verdict"
     ),
@@ -86,7 +86,6 @@ TESTED_ELSEWHERE = {
     ),
     "through adapters of every kind (tests/models/test_adapter_kinds.py)": "models/adapter_features",
     "through its door (tests/doors/test_plan_door.py)": "reporting/terminal/question_plan",
-    "through run directories (tests/runs/test_store.py, test_loading.py, test_old_files.py)": ("runs/checks"),
     "through the readers of runs (tests/runs/readers) and files/test_exports.py": (
         "reporting/export_names reporting/files/csv_tables reporting/files/export_formats"
         " reporting/files/inspect_output reporting/files/json_report reporting/files/lm_eval_output"
@@ -97,7 +96,7 @@ TESTED_ELSEWHERE = {
     ),
     "through draws and trainings (tests/sampling/test_draw.py, training/test_job.py, test_trainer.py)": (
         "sampling/card sampling/job sampling/plan sampling/pool training/arguments training/card"
-        " training/held_out training/order training/preview"
+        " training/held_out training/order"
         " training/row_length"
     ),
 }

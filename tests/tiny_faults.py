@@ -94,10 +94,42 @@ def edit_gguf(source: Path, target: Path, changes: dict[str, Any], drop: tuple[s
         writer.add_key_value(name, changes.get(name, field.contents()), kind, sub_type)
     for name, value in changes.items():
         if name not in reader.fields:
-            kind = gguf.GGUFValueType.get_type(value)
+            is_id = isinstance(value, int) and not isinstance(value, bool)  # llama.cpp wants ids unsigned
+            kind = gguf.GGUFValueType.UINT32 if is_id else gguf.GGUFValueType.get_type(value)
             writer.add_key_value(name, value, kind)
     for tensor in reader.tensors:
         writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return target
+
+
+def requantize_gguf(source: Path, target: Path, levels: int) -> Path:
+    """A copy of a GGUF file with its matrices in Q4_0, rounded to ``levels`` values a block before that."""
+    import gguf
+    import numpy as np
+
+    reader = gguf.GGUFReader(str(source))
+    writer = gguf.GGUFWriter(str(target), reader.fields["general.architecture"].contents())
+    for name, field in reader.fields.items():
+        if name.startswith("GGUF.") or name == "general.architecture":
+            continue
+        kind = field.types[0]
+        sub_type = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
+        value = gguf.LlamaFileType.MOSTLY_Q4_0.value if name == "general.file_type" else field.contents()
+        writer.add_key_value(name, value, kind, sub_type)
+    for tensor in reader.tensors:
+        if len(tensor.shape) < 2:
+            writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+            continue
+        values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+        blocks = values.reshape(-1, 32)
+        step = np.maximum(np.abs(blocks).max(1, keepdims=True), 1e-9) * 2 / (levels - 1)
+        coarse = (np.round(blocks / step) * step).reshape(values.shape).astype(np.float32)
+        packed = gguf.quants.quantize(coarse, gguf.GGMLQuantizationType.Q4_0)
+        writer.add_tensor(tensor.name, packed, raw_dtype=gguf.GGMLQuantizationType.Q4_0)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -6,15 +6,21 @@ of its metrics. Knows nothing of models or files.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import polars as pl
 
 from kmmlu_fast.analysis.accuracy import letters_of_frame
+from kmmlu_fast.analysis.budget_curve import BudgetPoint, compute_budget_curve
+from kmmlu_fast.analysis.sample_variance import estimate_sampled_accuracy
 from kmmlu_fast.prompting.answer_extraction import STRICT
+from kmmlu_fast.prompting.cot import majority_vote
+from kmmlu_fast.prompting.vote_stopping import VoteStopping, count_samples_drawn
 from kmmlu_fast.runs.metrics import Reasoning
 
 DIRECT = "loglikelihood"  # read_by of a question answered without reasoning
+GENERATED = ("exact_match", "pattern")  # read_by of generate_until
 _SHARES = (0.25, 0.5, 0.75)  # of the questions with reasoning, in the what-if rows of a full run
 
 
@@ -33,9 +39,12 @@ def compare_reasoning(
         result["read_by"] = count_read_by(frame)
         counts = frame["read_by"].fill_null("unparsed").value_counts()
         result["rungs"] = dict(sorted(counts.iter_rows(), key=lambda item: -item[1]))
-        result["ways"] = _compare_ways(frame, seconds, direct_seconds)
+        if _has_reasoning(frame):
+            result["ways"] = _compare_ways(frame, seconds, direct_seconds)
     if frame["sample_predictions"].null_count() < len(frame):
         result["samples"] = _sample_summary(frame.drop_nulls("sample_predictions"))
+    if points := compute_budget_curve(frame):
+        result["budgets"] = [_budget_point(point) for point in points]
     if frame["debiased_prediction"].null_count() < len(frame):
         result["rotations"] = _rotation_summary(frame)
     return Reasoning.model_validate(result) if result else None
@@ -53,7 +62,7 @@ def count_read_by(frame: pl.DataFrame) -> dict[str, int]:
     """How many answers were read strictly, leniently, forced, not at all, or directly (no reasoning)."""
     rule, forced = pl.col("read_by"), pl.col("forced")
     direct = pl.col("texts").is_null() & (rule == DIRECT)
-    strict = rule.is_in(STRICT) & ~forced
+    strict = rule.is_in((*STRICT, *GENERATED)) & ~forced
     counts = frame.select(
         strict=strict.sum(),
         lenient=(rule.is_not_null() & ~strict & ~forced & ~direct).sum(),
@@ -62,6 +71,14 @@ def count_read_by(frame: pl.DataFrame) -> dict[str, int]:
         direct=direct.sum(),
     )
     return {name: int(value or 0) for name, value in counts.row(0, named=True).items()}
+
+
+def _has_reasoning(frame: pl.DataFrame) -> bool:
+    """Whether texts are of chain of thought: those of generate_until have no direct answers, and some are not
+    read.
+    """
+    generated = frame["read_by"].is_null() | frame["read_by"].is_in(GENERATED)
+    return not (generated.all() and frame["direct_prediction"].null_count() == len(frame))
 
 
 def _compare_ways(
@@ -117,13 +134,71 @@ def _compare_ways(
 def _sample_summary(frame: pl.DataFrame) -> dict[str, Any]:
     first = frame["sample_predictions"].list.first() == frame["answer"]
     any_right = frame.select(pl.col("sample_predictions").list.contains(pl.col("answer"))).to_series()
-    return {
-        "num_samples": int(frame["sample_predictions"].list.len().max() or 0),  # type: ignore[arg-type]
+    drawn = frame["sample_predictions"].list.len()
+    summary = {
+        "num_samples": int(drawn.max() or 0),  # type: ignore[arg-type]
         "accuracy_first_sample": _mean_or_zero(first),
         "accuracy_majority": _mean_or_zero(frame["correct"]),
         "accuracy_any_sample": _mean_or_zero(any_right),
         "agreement": _mean_or_zero(frame["confidence"]),
+        "average": _average_accuracy(frame, int(drawn.min() or 1)),  # type: ignore[arg-type]
     }
+    if drawn.n_unique() > 1:
+        summary["drawn"] = float(drawn.mean())  # type: ignore[arg-type]
+    elif (drawn.max() or 0) > 2:  # type: ignore[operator]
+        summary["stopping"] = [_replay_stopping(frame, rule) for rule in ("exact", "likely")]
+    return summary
+
+
+def _average_accuracy(frame: pl.DataFrame, samples: int) -> dict[str, Any]:
+    """avg@k of the first k samples, which every question has: later ones were drawn where the vote was open,
+    so counting them would weigh doubtful questions more.
+    """
+    letters = pl.col("sample_predictions").list
+    right = sum(
+        (letters.get(place) == pl.col("answer")).fill_null(False).cast(pl.Int64) for place in range(samples)
+    )
+    counts = frame.select(pl.lit(0, dtype=pl.Int64) + right).to_series()
+    estimate = estimate_sampled_accuracy(counts.to_numpy(), samples)
+    return {**asdict(estimate), "sampling_share": estimate.sampling_share}
+
+
+def _replay_stopping(frame: pl.DataFrame, rule: VoteStopping) -> dict[str, Any]:
+    """What --vote-stopping would have left of these samples: how many, their tokens, the votes."""
+    kept_tokens = all_tokens = drawn = right = changed = 0
+    has_tokens = frame["sample_tokens"].null_count() == 0
+    rows = frame.select("sample_predictions", "sample_tokens", "prediction", "answer").iter_rows()
+    for letters, tokens, prediction, answer in rows:
+        count = count_samples_drawn(letters, rule)
+        drawn += count
+        if has_tokens:
+            kept_tokens += sum(tokens[:count])
+            all_tokens += sum(tokens)
+        vote = prediction if count == len(letters) else majority_vote(letters[:count], None)[0]
+        right += vote == answer
+        changed += vote != prediction
+    return {
+        "rule": rule,
+        "samples": drawn / len(frame),
+        "tokens": kept_tokens / all_tokens if all_tokens else None,
+        "accuracy": right / len(frame),
+        "changed": changed,
+    }
+
+
+def _budget_point(point: BudgetPoint) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "budget": point.budget,
+        "accuracy": point.accuracy,
+        "ci_low": point.low,
+        "ci_high": point.high,
+        "cut": point.cut,
+        "tokens": point.tokens,
+    }
+    if change := point.change:
+        shown |= {"difference": change.difference, "low": change.low, "high": change.high}
+        shown |= {"p_holm": point.p_holm, "significant": point.significant}
+    return shown
 
 
 def _rotation_summary(frame: pl.DataFrame) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from kmmlu_fast.command import help_text
+from kmmlu_fast.command.help_language import choose_help_language
 from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.reading import expand_path, read_yaml
@@ -188,7 +189,8 @@ def _read_flags(cls: type[ConfigT], arguments: list[str], prog: str) -> tuple[di
 
     for flag in ("-h", "--help"):
         if flag in arguments:
-            print(help_text.format_help(cls, prog, whole=flag == "--help"))
+            lang = choose_help_language(arguments)
+            print(help_text.format_help(cls, prog, whole=flag == "--help", lang=lang))
             raise SystemExit(0)
     parser = argparse.ArgumentParser(prog=prog, add_help=False, allow_abbrev=False, exit_on_error=False)
     for name, field in cls.model_fields.items():

@@ -10,13 +10,14 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-import textwrap
 import types
 import typing
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from kmmlu_fast.core.console import terminal_width
+from kmmlu_fast.command.help_language import translate_help
+from kmmlu_fast.core.console import terminal_width, wrap_text
 
 if TYPE_CHECKING:
     from kmmlu_fast.core.settings import Config
@@ -86,36 +87,49 @@ def group_fields(cls: type[Config]) -> dict[str, list[str]]:
     return {heading: names for heading, names in groups.items() if names}
 
 
-def format_help(cls: type[Config], prog: str, whole: bool) -> str:
+def verb_summary(cls: type[Config]) -> str:
+    """What the verb does, in a sentence: the class's docstring without the name of the module."""
+    text = " ".join((cls.__doc__ or "").split())
+    summary = text.partition(": ")[2] or text
+    return summary[:1].upper() + summary[1:]
+
+
+def format_help(cls: type[Config], prog: str, whole: bool, lang: str = "en") -> str:
     """The help: usage, what it does, flags, examples."""
     width = min(100, max(60, terminal_width()))
     bare = f" {cls.positional.upper()} ..." if cls.positional else ""
-    summary = (cls.__doc__ or "").partition(": ")[2] or (cls.__doc__ or "")
-    lines = [f"usage: {prog}{bare} [--config FILE] [flags]", ""]
-    lines += textwrap.wrap(summary[:1].upper() + summary[1:], width)
+    usage = translate_help("usage: {command} [--config FILE] [flags]", lang).format(command=prog + bare)
+    lines = [usage, "", *wrap_text(translate_help(verb_summary(cls), lang), width)]
+
+    def rows(names: Iterable[str]) -> list[str]:
+        described = ((format_flag(cls, name), _describe_field(cls, name, lang)) for name in names)
+        return [line for flag, about in described for line in format_help_row(flag, about, width)]
+
     if cls.positional:
-        lines += ["", *_format_row(cls.positional.upper(), _describe_field(cls, cls.positional), width)]
+        lines += [
+            "",
+            *format_help_row(cls.positional.upper(), _describe_field(cls, cls.positional, lang), width),
+        ]
     if whole or not cls.first:
         for heading, names in group_fields(cls).items():
-            lines += ["", heading + ":"]
-            for name in names:
-                lines += _format_row(format_flag(cls, name), _describe_field(cls, name), width)
-        about = "YAML file with any of these settings; flags take precedence"
-        lines += ["", *_format_row("--config FILE", about, width)]
+            lines += ["", translate_help(heading, lang) + ":", *rows(names)]
+        about = translate_help("YAML file with any of these settings; flags take precedence", lang)
+        lines += ["", *format_help_row("--config FILE", about, width)]
     else:
-        lines += ["", "most used:"]
-        for name in cls.first:
-            lines += _format_row(format_flag(cls, name), _describe_field(cls, name), width)
+        lines += ["", translate_help("most used", lang) + ":", *rows(cls.first)]
     if cls.examples:
-        lines += ["", "examples:", *[f"  {prog} {example}" for example in cls.examples]]
+        heading = translate_help("examples", lang)
+        lines += ["", heading + ":", *[f"  {prog} {example}" for example in cls.examples]]
     if not whole and cls.first:
-        lines += ["", f"All {len(cls.model_fields)} flags: {prog} --help"]
+        more = translate_help("All {count} flags: {command} --help", lang)
+        lines += ["", more.format(count=len(cls.model_fields), command=prog)]
     return "\n".join(lines)
 
 
-def _format_row(name: str, about: str, width: int) -> list[str]:
+def format_help_row(name: str, about: str, width: int) -> list[str]:
+    """A flag and what it does, in two columns."""
     indent = " " * _COLUMN
-    wrapped = textwrap.wrap(about, max(30, width - _COLUMN)) or [""]
+    wrapped = wrap_text(about, max(30, width - _COLUMN))
     head = f"  {name}"
     if len(head) >= _COLUMN:
         return [head, *[indent + line for line in wrapped]]
@@ -138,23 +152,24 @@ def negated_flag(name: str) -> str:
     return "--" + flag.removeprefix("no-") if flag.startswith("no-") else "--no-" + flag
 
 
-def _describe_field(cls: type[Config], name: str) -> str:
+def _describe_field(cls: type[Config], name: str, lang: str = "en") -> str:
     field = cls.model_fields[name]
-    description = str(field.description or "")
+    english = str(field.description or "")
+    description = translate_help(english, lang)
     if choices := _literal_choices(field.annotation):
         description += f" [{', '.join(choices)}]"
     if field.is_required():
-        return description + " (required)"
+        return f"{description} ({translate_help('required', lang)})"
     default = field.get_default(call_default_factory=True)
-    if default is None or default == [] or default is False or "default:" in description:
+    if default is None or default == [] or default is False or "default:" in english:
         return description
-    return f"{description} (default: {_format_default(default)})"
+    return f"{description} ({translate_help('default', lang)}: {_format_default(default, lang)})"
 
 
-def _format_default(value: Any) -> str:
+def _format_default(value: Any, lang: str) -> str:
     if isinstance(value, list):
         return ",".join(map(str, value))
-    return "on" if value is True else str(value)
+    return translate_help("on", lang) if value is True else str(value)
 
 
 def _literal_choices(annotation: Any) -> list[str]:
@@ -182,8 +197,7 @@ def flag_metavar(annotation: Any) -> str:
 def format_help_markdown(verb: str) -> str:
     """A verb's flags as a page of the documentation."""
     cls = load_config_class(verb)
-    summary = (cls.__doc__ or "").partition(": ")[2]
-    lines = [f"## `kmmlu-fast {verb}`", "", f"{summary[:1].upper()}{summary[1:]}"]
+    lines = [f"## `kmmlu-fast {verb}`", "", verb_summary(cls)]
     if cls.examples:
         lines += ["", "```bash", *[f"kmmlu-fast {verb} {example}" for example in cls.examples], "```"]
     if cls.positional:

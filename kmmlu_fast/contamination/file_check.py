@@ -21,6 +21,7 @@ from kmmlu_fast.contamination.overlap import (
 from kmmlu_fast.core.files import claim_outputs
 from kmmlu_fast.core.untrusted_text import strip_control_characters
 from kmmlu_fast.data import dataset as datasets
+from kmmlu_fast.data.row_files import require_source
 
 
 def check_training_files(config: LeakageConfig) -> bool:
@@ -28,6 +29,8 @@ def check_training_files(config: LeakageConfig) -> bool:
     if config.output:
         inputs = [*config.train_file, *datasets.dataset_input_files(config.dataset)]
         claim_outputs([config.output], inputs, overwrite=config.overwrite)
+    for path in config.train_file:
+        require_source(str(path))
     target = load_guarded_split(config.dataset, config.split, config.dataset_revision)
     all_pairs = [pl.DataFrame(schema=PAIR_SCHEMA)]
     if config.exam:

@@ -11,8 +11,8 @@ import contextlib
 import logging
 import os
 import sys
-import textwrap
 import time
+import unicodedata
 from collections.abc import Iterator
 from typing import TextIO
 
@@ -49,14 +49,32 @@ def terminal_width(otherwise: int = 100) -> int:
     return otherwise
 
 
+def text_width(text: str) -> int:
+    """The columns that a terminal gives a text: two for each Korean or other wide character."""
+    if text.isascii():
+        return len(text)
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    return len(text) + wide - sum(unicodedata.combining(character) > 0 for character in text)
+
+
+def wrap_text(text: str, width: int) -> list[str]:
+    """Wrap prose to ``width`` columns between words. A longer word has a line of its own."""
+    lines: list[str] = []
+    for word in text.split():
+        if lines and text_width(lines[-1]) + 1 + text_width(word) <= width:
+            lines[-1] += " " + word
+        else:
+            lines.append(word)
+    return lines or [""]
+
+
 def wrap_line(line: str, width: int) -> str:
     """Wrap a line of prose to ``width`` between words; continuation lines are indented two more spaces."""
-    if len(line) <= width:
+    if text_width(line) <= width:
         return line
-    indent = " " * (len(line) - len(line.lstrip()) + 2)
-    return textwrap.fill(
-        line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
-    )
+    start = " " * (len(line) - len(line.lstrip()))
+    first, *rest = wrap_text(line, width - len(start) - 2)
+    return "\n".join([start + first, *(start + "  " + more for more in rest)])
 
 
 @contextlib.contextmanager

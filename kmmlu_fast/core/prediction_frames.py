@@ -20,6 +20,7 @@ _TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
     "bool": pl.Boolean,
     "float | None": pl.Float64,
     "list[float] | None": pl.List(pl.Float64),
+    "list[int] | None": pl.List(pl.Int32),
     "list[str] | None": pl.List(pl.String),
     "list[str | None] | None": pl.List(pl.String),
 }

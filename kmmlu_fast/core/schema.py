@@ -82,6 +82,8 @@ class Generation:
     num_samples: int = 1
     temperature: float = 0.0
     top_p: float = 1.0
+    top_k: int = 0  # 0: all tokens
+    min_p: float = 0.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
     include_stop: bool = False  # keep the stop string in the text
@@ -164,6 +166,10 @@ class Prediction:
     bare_logprobs: list[float] | None = None
     spaced_mass: float | None = None
     bare_mass: float | None = None
+    sample_tokens: list[int] | None = None  # of each generated text
+    # Of the same texts cut after so many tokens and forced to a letter; with several samples, their vote.
+    budgets: list[int] | None = None
+    budget_predictions: list[str | None] | None = None
 
 
 LOGPROB_COLUMNS = tuple(f"logprob_{letter}" for letter in LETTERS)
@@ -171,4 +177,6 @@ LOGPROB_COLUMNS = tuple(f"logprob_{letter}" for letter in LETTERS)
 OPTION_COLUMNS = ("num_options", "option_logprobs")
 # Written only by runs that read both forms of the letters; without them the mass is unknown.
 FORM_COLUMNS = ("spaced_logprobs", "bare_logprobs", "spaced_mass", "bare_mass")
-OPTIONAL_COLUMNS = (*OPTION_COLUMNS, *FORM_COLUMNS)
+# Written only by runs that sample or cut their reasoning.
+CHAIN_COLUMNS = ("sample_tokens", "budgets", "budget_predictions")
+OPTIONAL_COLUMNS = (*OPTION_COLUMNS, *FORM_COLUMNS, *CHAIN_COLUMNS)

@@ -17,7 +17,7 @@ from kmmlu_fast.core.reading import expand_path
 class Config(BaseModel):
     """Base of every entry point's config: frozen, unknown keys refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
     positional: ClassVar[str | None] = None  # name of the field that takes bare arguments, if any
     # Heading in --help -> its fields; fields in no group come under "more".

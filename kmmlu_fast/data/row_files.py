@@ -52,6 +52,12 @@ def iter_located_rows(
             yield source if is_one_file else str(path), number, numbered_row
 
 
+def require_source(source: str) -> None:
+    """DataError if a source is neither files nor a hub id's form; reads nothing."""
+    if parse_hub_source(source) is None:
+        source_files(source)
+
+
 def source_files(source: str, split: str = "train") -> list[Path]:
     """The files that a path, pattern or folder stands for, in the order of their names. DataError if there
     are none. In a folder with files of several splits, those of ``split``, with a note on the others."""

@@ -23,6 +23,10 @@ OpenEngine: TypeAlias = "Callable[[EngineOptions, Model, Sequence[Adapter], int,
 """(options, model, adapters, longest prompt + output in tokens, path of a merged copy or None) -> engine."""
 
 
+def _no_advice() -> str:
+    return ""
+
+
 def _no_problem(options: EngineOptions) -> str:
     return ""
 
@@ -55,6 +59,7 @@ class EngineKind:
     keeps_special: bool = True  # writes special tokens into texts if asked to
     on_gpu: Callable[[EngineOptions], bool] = _computes_on_gpu_here  # whether GPUs compute, wherever they are
     swap_problem: Callable[[EngineOptions], str] = _no_problem  # "" if weights can be written into it
+    advice: Callable[[], str] = _no_advice  # "" if no other --engine is better on this machine
 
 
 def find_engine_kind(name: str) -> EngineKind:

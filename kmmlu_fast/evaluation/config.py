@@ -9,17 +9,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, PositiveInt, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, model_validator
 
 from kmmlu_fast.data.default_exam import DEFAULT_DATASET, DEFAULT_EXAM
 from kmmlu_fast.engines.config import EngineConfig
 from kmmlu_fast.engines.options import NF4_NAMES
+from kmmlu_fast.machine.trackers import check_result_tracker_names
 from kmmlu_fast.prompting.prompt_styles import PromptStyleName
 from kmmlu_fast.prompting.template_options import kwargs_as_texts, template_kwargs_faults
 
 
 def _parse_digits(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.strip().isdigit() else value
+
+
+def _parse_tokens(value: Any) -> Any:
+    """1k is 1,024 tokens."""
+    text = str(value).strip().lower()
+    return 1024 * int(text[:-1]) if text.endswith("k") and text[:-1].isdigit() else value
 
 
 class EvalConfig(EngineConfig):
@@ -51,12 +58,15 @@ class EvalConfig(EngineConfig):
             "chat_template_kwargs",
             "max_tokens",
             "num_samples",
+            "vote_stopping",
+            "thinking_budgets",
             "temperature",
             "top_p",
+            "top_k",
             "cot_below",
             "seed",
         ),
-        "output": ("output_dir", "overwrite", "lang"),
+        "output": ("output_dir", "overwrite", "lang", "report_to"),
         "engine": (
             "engine",
             "gpu_memory_utilization",
@@ -71,6 +81,7 @@ class EvalConfig(EngineConfig):
             "base_url",
             "concurrency",
         ),
+        "plan": ("plan", "gpu_memory"),
     }
     first: ClassVar[tuple[str, ...]] = (
         "model",
@@ -83,6 +94,7 @@ class EvalConfig(EngineConfig):
         "output_type",
         "quantization",
         "output_dir",
+        "plan",
     )
     examples: ClassVar[tuple[str, ...]] = (
         "--model demo --dataset sample",
@@ -176,8 +188,9 @@ class EvalConfig(EngineConfig):
     protocol: str | None = Field(
         None,
         description=(
-            "a published way of asking: bare-letter, kmmlu-direct, kmmlu-paper, lm-eval, simple-evals, or a"
-            " declaration (FILE.yaml); fixes wording, exemplars, output, sampling and answer rule"
+            "a published way of asking: bare-letter, hret, kmmlu-cot-hard, kmmlu-direct, kmmlu-paper,"
+            " lm-eval, simple-evals, or a declaration (FILE.yaml); fixes wording, exemplars, output, sampling"
+            " and answer rule"
         ),
     )
     protocols: list[str] = Field(
@@ -209,8 +222,30 @@ class EvalConfig(EngineConfig):
     num_samples: PositiveInt = Field(
         1, description="cot: samples per question; the majority wins (self-consistency)"
     )
-    temperature: float = Field(0.0, ge=0, description="sampling temperature; 0 = greedy")
+    vote_stopping: Literal["none", "exact", "likely"] = Field(
+        "none",
+        description=(
+            "cot, several samples: draw no more once the rest cannot change a question's majority (exact:"
+            " the same votes for fewer tokens), or would with less than 5 % probability (likely: fewer still)"
+        ),
+    )
+    thinking_budgets: list[Annotated[int, BeforeValidator(_parse_tokens)]] = Field(
+        [],
+        description=(
+            "cot: also answer from the same texts cut after so many tokens, such as 256,512,1k: accuracy"
+            " against thinking budget from one run"
+        ),
+    )
+    temperature: float = Field(
+        0.0,
+        ge=0,
+        description=(
+            "sampling temperature; 0 = greedy. Default for cot, if the model thinks first or several samples"
+            " vote: the model's own, from its generation_config.json, with its top-p and top-k"
+        ),
+    )
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus sampling")
+    top_k: int = Field(0, ge=0, description="cot: sample from this many tokens; 0 = all")
     cot_below: float | None = Field(
         None, gt=0, description="cot: reason only if the margin of the direct answer is below this (nats)"
     )
@@ -242,6 +277,22 @@ class EvalConfig(EngineConfig):
     output_dir: Path = Field(Path("runs"), description="root of the run directories")
     overwrite: bool = Field(False, description="replace an existing run directory")
     lang: Literal["en", "ko"] = Field("en", description="language of the terminal table")
+    report_to: Annotated[list[str], AfterValidator(check_result_tracker_names)] = Field(
+        [],
+        description=(
+            "trackers that get the results: tensorboard, trackio, wandb, mlflow, or all that are installed;"
+            " default: none"
+        ),
+    )
+    plan: bool = Field(
+        False, description="print what would be asked, what it needs and how long it would take, and stop"
+    )
+    gpu_memory: float | None = Field(
+        None,
+        gt=0,
+        le=10_000,
+        description="with --plan: a GPU with this many GiB, which need not be in this machine",
+    )
 
     @property
     def may_stop(self) -> bool:
@@ -270,6 +321,7 @@ class EvalConfig(EngineConfig):
         early_stopping = self.until_decided or self.until_precise is not None
         if self.output_type != "cot" and self.num_samples > 1:
             faults.append("--num-samples goes with --output-type cot")
+        faults += self._chain_faults()
         if self.output_type != "cot" and self.cot_below is not None:
             faults.append("--cot-below goes with --output-type cot")
         faults += template_kwargs_faults(self.chat_template_kwargs)
@@ -291,6 +343,8 @@ class EvalConfig(EngineConfig):
                 )
                 if used
             ]
+        if self.gpu_memory and not self.plan:
+            faults.append("--gpu-memory needs --plan; vLLM's share is --gpu-memory-utilization")
         if self.protocols and self.protocol:
             faults.append("--protocol and --protocols: give one of them")
         if len(set(self.protocols)) < len(self.protocols):
@@ -301,10 +355,6 @@ class EvalConfig(EngineConfig):
             faults.append("--rotations goes with --output-type multiple_choice")
         if self.letter_form is not None and self.output_type != "multiple_choice":
             faults.append("--letter-form goes with --output-type multiple_choice")
-        if self.num_samples > 1 and self.temperature == 0:
-            faults.append(
-                "--num-samples above 1 needs --temperature above 0 (such as 0.7): greedy samples are equal"
-            )
         if self.no_base and not self.adapter:
             faults.append("--no-base leaves nothing to evaluate without --adapter")
         if self.adapter_mode == "merge" and self.quantization in NF4_NAMES:
@@ -333,3 +383,35 @@ class EvalConfig(EngineConfig):
         if faults:
             raise ValueError("; ".join(faults))
         return self
+
+    def _chain_faults(self) -> list[str]:
+        """Faults of the flags about samples and budgets of chain of thought."""
+        faults = []
+        for name, used in (
+            ("vote-stopping", self.vote_stopping != "none"),
+            ("thinking-budgets", bool(self.thinking_budgets)),
+            ("top-k", self.top_k > 0),
+        ):
+            if used and self.output_type != "cot":
+                faults.append(f"--{name} goes with --output-type cot")
+        if self.vote_stopping != "none" and self.num_samples < 3:
+            faults.append(
+                "--vote-stopping needs --num-samples of 3 or more: with fewer nothing can be left out"
+            )
+        if self.thinking_budgets:
+            from kmmlu_fast.prompting.cot import DEFAULT_MAX_TOKENS
+
+            most = self.max_tokens or DEFAULT_MAX_TOKENS
+            outside = [budget for budget in self.thinking_budgets if not 0 <= budget < most]
+            if outside:
+                faults.append(
+                    f"--thinking-budgets {outside[0]}: texts are cut below --max-tokens ({most}), which is"
+                    " the curve's last point: give more --max-tokens, or leave it out"
+                )
+        if len(set(self.thinking_budgets)) < len(self.thinking_budgets):
+            faults.append("--thinking-budgets names one twice")
+        if self.num_samples > 1 and self.temperature == 0 and "temperature" in self.model_fields_set:
+            faults.append(
+                "--num-samples above 1 needs --temperature above 0 (such as 0.7): greedy samples are equal"
+            )
+        return faults

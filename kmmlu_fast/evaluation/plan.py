@@ -23,9 +23,11 @@ from kmmlu_fast.evaluation.chat_settings import ChatSettings, choose_chat_settin
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.earlier_runs import digest_for_runs
 from kmmlu_fast.evaluation.questions import EvalQuestions, load_eval_questions
+from kmmlu_fast.evaluation.sampling_defaults import use_model_sampling
 from kmmlu_fast.machine import environment
 from kmmlu_fast.machine.device import gpu_capability, resolve_auto_dtype
 from kmmlu_fast.models import model as models
+from kmmlu_fast.models.adapter_files import require_adapter_folder
 from kmmlu_fast.models.adapters import adapter_warnings, load_adapters
 from kmmlu_fast.models.model import Model
 from kmmlu_fast.models.tokens import open_tokenizer
@@ -38,6 +40,7 @@ from kmmlu_fast.prompting.method_choice import (
 )
 from kmmlu_fast.prompting.methods import Method
 from kmmlu_fast.prompting.prompts import Prompt, encode_prompts, template_digest
+from kmmlu_fast.prompting.template_options import check_template_file
 from kmmlu_fast.prompting.tokens import (
     TokenisedQuestion,
     check_prompt_lengths,
@@ -87,6 +90,7 @@ def make_eval_plans(config: EvalConfig) -> list[EvalPlan]:
     Returns one plan per exam. All have the same ``max_model_len``, so one engine answers them all.
     """
     config = take_base_from_adapters(config)
+    _check_local_files(config)
     question_sets = load_eval_questions(config)
     model = models.resolve_model(config.model, config.revision, config.trust_remote_code)
     config, type_notes = _resolve_dtype(config, model)
@@ -95,6 +99,17 @@ def make_eval_plans(config: EvalConfig) -> list[EvalPlan]:
     plans = [_plan_exam(config, one, model, adapters, chat, type_notes) for one in question_sets]
     longest = max(plan.max_model_len for plan in plans)
     return [replace(plan, max_model_len=longest) for plan in plans]
+
+
+def _check_local_files(config: EvalConfig) -> None:
+    """ModelError, AdapterError or ConfigError for a file that is missing, before the hub is asked for
+    anything."""
+    if config.model.startswith((".", "/", "~")):
+        models.resolve_model(config.model, config.revision, config.trust_remote_code)
+    for spec in config.adapter:
+        require_adapter_folder(spec.rpartition("=")[2])
+    if config.chat_template is not None:
+        check_template_file(config.chat_template, config.chat_template_kwargs)
 
 
 def _plan_exam(
@@ -117,6 +132,7 @@ def _plan_exam(
         config, style, questions, exemplars, tokenizer, chat.stop_ids
     )
     _check_special_tokens(config, method)
+    shown = [exemplar for group in exemplars.values() for exemplar in group]
     template = method.wording_digest(tokenizer, thinking=config.thinking, varied_options=bool(exam_parts))
     notes += method_notes + template_mismatch_notes(adapters, template_digest(style, tokenizer))
     output_tokens = method.output_tokens
@@ -132,10 +148,15 @@ def _plan_exam(
         advice = _length_advice(fitting, config)
         check_prompt_lengths(lengths, max_model_len, output_tokens, model.context_tokens, advice)
     check_prompt_lengths(lengths, max_model_len, output_tokens)
-    shown = [exemplar for group in exemplars.values() for exemplar in group]
-    parts = _fingerprint_parts(config, model, style, template, questions, shown, method)
-    parts |= exam_parts | chat_parts
+
+    def parts_of(asked: Method) -> dict[str, Any]:
+        own = _fingerprint_parts(config, model, style, template, questions, shown, asked)
+        return own | exam_parts | chat_parts
+
     digests = [adapter.digest for adapter in adapters]
+    config, method, sampling_notes = use_model_sampling(config, model, method, parts_of, digests)
+    notes += sampling_notes
+    parts = parts_of(method)
     parts["model_digest"] = digest_for_runs(parts, model, digests, config.output_dir)
     probes = _probe_token_ids(rendered, tokenizer)
     question_ids = [question.question_id for question in questions]

@@ -27,12 +27,14 @@ from kmmlu_fast.machine import environment, gpus
 from kmmlu_fast.machine.host import best_cpu_dtype
 from kmmlu_fast.models.adapters import ADAPTER_CARD, load_adapters
 from kmmlu_fast.models.chat_files import CHAT_FILES
-from kmmlu_fast.models.model import resolve_model
+from kmmlu_fast.models.generation_defaults import read_sampling_defaults
+from kmmlu_fast.models.model import Model, resolve_model
 from kmmlu_fast.runs.run import Run
 from kmmlu_fast.runs.store import load_run_directory
 
 _PACKAGE = Path(__file__).parents[1]
-_LOCATION_FLAGS = {"output_dir", "overwrite"}  # where a run is written, not what is in it
+# Where a run is written and who is told, not what is in it.
+_LOCATION_FLAGS = {"output_dir", "overwrite", "plan", "gpu_memory", "report_to"}
 
 
 def reusable_runs(config: EvalConfig) -> list[Run] | None:
@@ -70,17 +72,23 @@ def _reuse_key_parts(config: EvalConfig) -> dict[str, Any]:
     """Everything that prompts, answers and run names depend on. Raises the same KmmluErrors as a new run."""
     model = resolve_model(config.model, config.revision, config.trust_remote_code)
     adapters = load_adapters(config.adapter, model, adapter_loading_mode(config))
-    libraries = ("vllm", "transformers", "tokenizers")
+    libraries = ("vllm", "transformers", "tokenizers", "lm-eval")
     return {
         "config": config.model_dump(mode="json", exclude=_LOCATION_FLAGS),
         "questions": question_source_digests(config),
         "model": [model.name, model.path, model.digest, model.revision],
         "adapters": [[each.name, each.digest, each.prompt_style, each.template_digest] for each in adapters],
         "templates": _template_digests(config, adapters),
+        "sampling": _model_sampling(config, model),
         "device": [*map(str, gpus.list_gpus()), best_cpu_dtype()],  # decides --dtype auto
         "versions": {name: environment.package_version(name) for name in libraries},
         "code": code_digest(),
     }
+
+
+def _model_sampling(config: EvalConfig, model: Model) -> str:
+    """The model's own sampling, where it may be the default."""
+    return repr(read_sampling_defaults(model)) if config.output_type == "cot" else ""
 
 
 def _template_digests(config: EvalConfig, adapters: Sequence[Adapter]) -> list[str]:

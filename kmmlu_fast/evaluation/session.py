@@ -6,7 +6,6 @@ store together.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from kmmlu_fast.analysis.reasoning import reasoning_part
 from kmmlu_fast.analysis.written_forms import summarise_letter_forms
 from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.digests import compute_fingerprint
-from kmmlu_fast.core.files import make_ascii_slug, make_slug, shorten_name
 from kmmlu_fast.core.progress import report_wait
 from kmmlu_fast.core.schema import Adapter
 from kmmlu_fast.engines.counters import stats_between
@@ -30,25 +28,32 @@ from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.early_stopping.evaluation import EarlyStoppingEvaluation
 from kmmlu_fast.evaluation.open_engines import EngineManager, EngineOpener
 from kmmlu_fast.evaluation.plan import EvalPlan, make_eval_plans
+from kmmlu_fast.evaluation.run_names import run_directory_name
+from kmmlu_fast.evaluation.tracking import tracked_run
 from kmmlu_fast.machine.extras import require_modules
+from kmmlu_fast.machine.trackers import require_trackers, send_results
 from kmmlu_fast.prompting.unfinished_thoughts import describe_unfinished_thoughts
 from kmmlu_fast.runs.layout import is_complete_run
 from kmmlu_fast.runs.metrics import Metrics
 from kmmlu_fast.runs.run import Run
 from kmmlu_fast.runs.store import RunStore, load_run_directory
 
-_NAME_LENGTH = 235  # with a fingerprint, a dot and ".new" it must fit into a file name's 255 bytes
-_PART_LENGTH = 56
-_SHORT = {"multiple_choice": "mc", "generate_until": "gen", "cot": "cot"}
 
-
-def run_evaluation(config: EvalConfig, open_engine: EngineOpener | None = None) -> list[Run]:  # noqa: C901 - the stages of an evaluation, in order
+def run_evaluation(config: EvalConfig, open_engine: EngineOpener | None = None) -> list[Run]:
     """Evaluate base and adapters. Finished runs are reused, interrupted ones continued. The runs are ordered
     by exam, the base before the adapters.
 
     ``open_engine(adapters, max_model_len, merged_path)`` replaces ``engines.factory.open_engine`` in tests
     and benchmarks.
     """
+    require_trackers(config.report_to)
+    runs = _evaluate_states(config, open_engine)
+    if config.report_to:
+        send_results(config.report_to, [tracked_run(run) for run in runs])
+    return runs
+
+
+def _evaluate_states(config: EvalConfig, open_engine: EngineOpener | None) -> list[Run]:  # noqa: C901 - the stages of an evaluation, in order
     config = take_base_from_adapters(config)
     finished = reuse.reusable_runs(config)
     if finished is not None:
@@ -279,25 +284,3 @@ def _adapter_facts(adapter: Adapter | None) -> dict[str, Any] | None:
         "digest": adapter.digest,
         "base_model": adapter.base_model,
     }
-
-
-def run_directory_name(plan: EvalPlan, adapter: Adapter | None, fingerprint: str) -> str:
-    """The readable part of a run directory's name; as earlier versions wrote it if they wrote this run."""
-    earlier = run_name(plan, adapter, make_ascii_slug)
-    if (plan.config.output_dir / f"{earlier}-{fingerprint}").exists():
-        return earlier
-    return run_name(plan, adapter)
-
-
-def run_name(plan: EvalPlan, adapter: Adapter | None, slug: Callable[[str], str] = make_slug) -> str:
-    """What a run's directory is called before its fingerprint: model, state, questions, and how they were
-    asked."""
-    config = plan.config
-    state = slug(adapter.name) if adapter else "base"
-    style, method = plan.style.replace("-", ""), _SHORT[config.output_type]
-    model = slug(Path(plan.model.name).name)
-    data, rest = plan.source.slug, f"{config.split}-{style}-{config.num_fewshot}shot-{method}"
-    name = f"{model}-{state}-{data}-{rest}"
-    if len(name.encode("utf-8", "replace")) <= _NAME_LENGTH:
-        return name
-    return "-".join([*(shorten_name(part, _PART_LENGTH) for part in (model, state, data)), rest])

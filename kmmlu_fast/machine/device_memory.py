@@ -26,6 +26,14 @@ def available_memory(limit_gib: float | None = None) -> tuple[int, str, bool]:
     return free, name, cpu
 
 
+def current_capability() -> tuple[int, int]:
+    """The compute capability of the GPU that torch uses."""
+    import torch
+
+    major, minor = torch.cuda.get_device_capability()
+    return major, minor
+
+
 def release_freed_memory() -> None:
     """Return memory that loading a model freed to the system: glibc keeps it, and training adds to it."""
     import ctypes

@@ -45,6 +45,7 @@ class Diagnosis:
     flashinfer: str = ""  # where its kernels come from: ``packages.flashinfer_state``
     platform: str = "linux"
     seconds: float = 0.0
+    assumed: bool = False  # whether the card is not here (``gpus.assume_gpu``)
 
     @property
     def card_problem(self) -> str:
@@ -134,6 +135,8 @@ class Diagnosis:
     def obstacles(self) -> list[str]:
         """Why nothing can run here; [] if something can."""
         here, reasons = self.machine, []
+        if self.assumed:
+            return self._memory_obstacles()
         if self.platform != "linux" or here.architecture not in ("x86_64", "AMD64"):
             reasons.append(
                 f"the pinned sets are for Linux on x86-64, this is {self.platform} on {here.architecture}"
@@ -151,10 +154,13 @@ class Diagnosis:
                 reasons.append("the CPU has no AVX2, which vLLM's CPU build needs, and no card can be used")
         elif not self.toolchain.complete and self.installed == "gpu":
             reasons.append(toolchain_problem(self.toolchain, here.python))
+        return [*reasons, *self._memory_obstacles()]
+
+    def _memory_obstacles(self) -> list[str]:
         options = self.memory_options
-        if self.model is not None and options and not any(option.fits for option in options):
-            reasons.append(memory_fit.memory_advice(options, self.model))
-        return reasons
+        if self.model is None or not options or any(option.fits for option in options):
+            return []
+        return [memory_fit.memory_advice(options, self.model)]
 
     @property
     def notes(self) -> list[str]:
@@ -167,9 +173,15 @@ class Diagnosis:
             notes.append(
                 f"{len(self.cards.cards)} cards: --data-parallel-size {len(self.cards.cards)} uses them all"
             )
-        if self.card and self.installed == "cpu":
+        if self.assumed:
+            generation = _dotted_version(gpus.ASSUMED_CAPABILITY)
+            notes.append(
+                f"a card of compute capability {generation} (RTX 30, A40) is assumed: from 8.9 (RTX 40, L4,"
+                " H100) fp8_per_channel works too; minutes depend on the card's name"
+            )
+        elif self.card and self.installed == "cpu":
             notes.append("the CPU set is installed, and a card is here: install the GPU set in its place")
-        if self.card and not self.toolchain.complete and self.installed != "gpu":
+        if self.card and not self.assumed and not self.toolchain.complete and self.installed != "gpu":
             notes.append(toolchain_problem(self.toolchain, self.machine.python))
         if self.card is None and not (self.toolchain.cxx_compiler and self.toolchain.python_header):
             notes.append(
@@ -222,6 +234,7 @@ class Diagnosis:
             "model_name": self.model_name,
             "model": asdict(self.model) if self.model else None,
             "device": self.card.name if self.card else "CPU",
+            "assumed": self.assumed,
             "dtype": self.dtype,
             "ways": [
                 {**option.to_json(), "estimated_minutes": self.option_minutes(option)}
@@ -269,15 +282,22 @@ def toolchain_problem(toolchain: Toolchain, python: tuple[int, int]) -> str:
     )
 
 
-def diagnose_machine(model_name: str, limit_sec: float = _LIMIT_SEC) -> Diagnosis:
-    """Run all checks at once. Whatever does not answer in time counts as absent, with that as the problem."""
+def diagnose_machine(
+    model_name: str, limit_sec: float = _LIMIT_SEC, *, gpu_memory_gib: float | None = None
+) -> Diagnosis:
+    """Run all checks at once. Whatever does not answer in time counts as absent, with that as the problem.
+
+    ``gpu_memory_gib``: answer for a card with this much memory, which is not here, and a new environment.
+    """
     began = time.perf_counter()
     here = host.detect_machine()
     kind = packages.installed_kind()
     silent = GpuInventory(problem=f"the NVIDIA driver gives no answer within {limit_sec:.0f} s")
     no_hub = HubStatus("", f"no answer within {limit_sec:.0f} s", packages.has_hub_token())
     unread: ModelFacts | None = None
-    cards = start_probe(gpus.find_gpus, silent)
+    if gpu_memory_gib is not None:
+        kind, silent = "", GpuInventory((gpus.assume_gpu(gpu_memory_gib),))
+    cards = start_probe(gpus.find_gpus if gpu_memory_gib is None else lambda: silent, silent)
     hub = start_probe(packages.check_hub, no_hub)
     model = start_probe(lambda: model_size.find_model_facts(model_name), unread)
     pins = start_probe(lambda: packages.check_pins(kind or "cpu"), PinCheck(kind, 0, (), (), {}))
@@ -292,8 +312,9 @@ def diagnose_machine(model_name: str, limit_sec: float = _LIMIT_SEC) -> Diagnosi
         cuda=packages.pinned_cuda(),
         model_name=model_name,
         model=model(until),
-        flashinfer=packages.flashinfer_state(),
+        flashinfer="" if gpu_memory_gib else packages.flashinfer_state(),
         platform=sys.platform,
+        assumed=gpu_memory_gib is not None,
     )
     if diagnosis.card is None and diagnosis.model is not None:
         flops = throughput_estimate.measure_cpu_flops(here.cpu.flags)

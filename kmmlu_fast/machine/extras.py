@@ -6,6 +6,7 @@ In: names of modules. Out: nothing, or InstallError that names the extra to inst
 from __future__ import annotations
 
 import importlib.util
+import logging
 import sys
 
 from kmmlu_fast.core.errors import InstallError
@@ -52,3 +53,8 @@ def require_docstrings(what: str) -> None:
             f"{what} uses libraries that need docstrings, which python -OO and PYTHONOPTIMIZE=2 remove; run"
             " it without them (PYTHONOPTIMIZE=1 works)"
         )
+
+
+def silence_bitsandbytes() -> None:
+    """Call before PEFT is imported: it imports bitsandbytes, which warns about optional kernels on a CPU."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

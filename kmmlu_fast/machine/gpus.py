@@ -50,6 +50,22 @@ class GpuInventory:
     problem: str = ""
 
 
+# RTX 30, A40: bfloat16, without fp8 units. What such a card can do, newer ones can too.
+ASSUMED_CAPABILITY = (8, 6)
+
+
+def assume_gpu(memory_gib: float) -> Gpu:
+    """A card that is not here, by its memory alone; all of it is free."""
+    size = int(memory_gib * 2**30)
+    return Gpu(
+        name=f"a GPU with {memory_gib:g} GiB",
+        capability=ASSUMED_CAPABILITY,
+        total_bytes=size,
+        free_bytes=size,
+        driver="",
+    )
+
+
 class _NvmlMemory(ctypes.Structure):
     _fields_ = (("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong))
 

@@ -60,6 +60,7 @@ _TABLES = re.compile(r"embed|lm_head|\bwte\b|\bwpe\b")
 # Shapes known without the hub: the default model's and the demo's, as their makers published them.
 _KNOWN: dict[str, dict[str, Any]] = {
     "skt/A.X-4.0-Light": {
+        "model_type": "qwen2",
         "hidden_size": 3584,
         "num_hidden_layers": 28,
         "num_attention_heads": 28,
@@ -70,6 +71,7 @@ _KNOWN: dict[str, dict[str, Any]] = {
         "dtype": "bfloat16",
     },
     "demo": {
+        "model_type": "gemma3_text",
         "hidden_size": 640,
         "num_hidden_layers": 18,
         "num_attention_heads": 4,
@@ -104,6 +106,7 @@ class ModelFacts:
     vocabulary: int = 0
     experts: int = 0  # of ``linear``, those in matrices of experts, which bitsandbytes leaves as they are
     mlp_matrices: int = 3  # gate, up and down; 2 in older families
+    model_types: tuple[str, ...] = ()  # transformers' names of the architecture and its parts
 
     @property
     def unquantised_parameters(self) -> int:
@@ -270,7 +273,14 @@ def facts_from_config(config: dict[str, Any], name: str, source: str) -> ModelFa
         vocabulary=vocabulary,
         experts=layers * experts * expert,
         mlp_matrices=matrices,
+        model_types=read_model_types(config),
     )
+
+
+def read_model_types(config: dict[str, Any]) -> tuple[str, ...]:
+    """The ``model_type`` of a config.json, then those of its parts (text, vision, ...)."""
+    parts = [config, *(part for part in config.values() if isinstance(part, dict))]
+    return tuple(dict.fromkeys(str(part["model_type"]) for part in parts if part.get("model_type")))
 
 
 def _quantization_method(config: dict[str, Any]) -> str:

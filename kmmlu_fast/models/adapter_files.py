@@ -55,6 +55,14 @@ def find_adapter_folder(path: str) -> tuple[Path, str]:
     return _download_adapter(match["repository"], match["revision"]), match["repository"].rpartition("/")[2]
 
 
+def require_adapter_folder(path: str) -> None:
+    """AdapterError for a directory that does not exist, unless it has the form of a hub name."""
+    folder = expand_path(path, "--adapter")
+    is_hub_name = _HUB_NAME.fullmatch(path) is not None and not path.startswith((".", "/", "~"))
+    if not folder.exists() and not is_hub_name:
+        _check_folder(folder, f"--adapter {path}")
+
+
 def _download_adapter(repository: str, revision: str | None) -> Path:
     where = f"--adapter {repository}" + (f"@{revision}" if revision else "")
     why = hub_problem()

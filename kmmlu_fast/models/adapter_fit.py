@@ -20,6 +20,7 @@ from typing import Any
 
 from kmmlu_fast.core.errors import AdapterError, ModelError
 from kmmlu_fast.core.untrusted_text import one_line
+from kmmlu_fast.machine.extras import silence_bitsandbytes
 from kmmlu_fast.machine.model_size import read_safetensors_header
 from kmmlu_fast.models.adapter_features import FACTOR_KEY
 from kmmlu_fast.models.adapter_files import AdapterFiles, Shapes
@@ -111,6 +112,7 @@ def build_empty_model(model: Model) -> Any:
 def find_places(base: Any, config: Mapping[str, Any], shapes: Shapes, name: str, where: str) -> Places:
     """PEFT's own places for an adapter with these settings in ``base``, a model on the meta device, which is
     changed. AdapterError if PEFT finds none."""
+    silence_bitsandbytes()
     import torch
     from peft import LoraConfig, PeftModel
     from peft.utils.transformers_weight_conversion import convert_peft_adapter_state_dict_for_transformers

@@ -23,6 +23,7 @@ from kmmlu_fast.core.files import cache_root, remove_tree, sync_folder
 from kmmlu_fast.core.locks import acquire_lock, sweep_lock
 from kmmlu_fast.core.schema import Adapter
 from kmmlu_fast.core.untrusted_text import one_line
+from kmmlu_fast.machine.extras import silence_bitsandbytes
 from kmmlu_fast.machine.host import detect_machine
 from kmmlu_fast.machine.model_size import tensor_places
 from kmmlu_fast.models.model import Model, load_tokenizer
@@ -136,6 +137,7 @@ def write_merged_model(model: Model, adapter: Adapter, dtype: str, target: Path)
 def _load_unmerged(model: Model, adapter: Adapter, dtype: str, in_float32: bool = False) -> Any:
     """The base with the adapter beside it. ``in_float32``: weights rounded to ``dtype``, computing in
     float32."""
+    silence_bitsandbytes()
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM

@@ -9,6 +9,8 @@ Knows nothing of files or engines; the wording is in ``cot_wording``. Stages of 
     reason      ``num_samples`` generated solutions; with ``below``, only if the letters' margin is under it
     forced-<i>  if sample i cannot be read: the letters' log-probabilities after its prompt + its own
                 tokens + ``\\n정답：`` (prefix cached)
+    reason-<n>  with ``vote_stopping``: further samples after the first n, until the vote is settled
+    budget-<b>-<i>  with ``budgets``: the same for sample i cut after b tokens, whatever it says by then
 
 So no answer is unparsed, and ``forced`` marks those that were forced. Samples vote; a tie goes to the letter
 that is likelier in ``letters``. ``logprob_A``.. are those the prediction was read from (of ``letters``, or of
@@ -21,7 +23,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -40,6 +42,7 @@ from kmmlu_fast.core.schema import (
 )
 from kmmlu_fast.data.subjects import SUBJECTS
 from kmmlu_fast.prompting.answer_extraction import EXPLICIT, LADDER, STRICT, ExtractedAnswer, extract_answer
+from kmmlu_fast.prompting.chain_cuts import ThoughtMarks
 from kmmlu_fast.prompting.cot_wording import (
     FORCE_CUE,
     NEXT_QUESTION,
@@ -52,9 +55,11 @@ from kmmlu_fast.prompting.predictions import make_prediction
 from kmmlu_fast.prompting.prompt_styles import find_prompt_style
 from kmmlu_fast.prompting.prompts import Prompt, render_prompt
 from kmmlu_fast.prompting.reasoning_parsers import ANY_PARSER, ReasoningParser, strip_texts
+from kmmlu_fast.prompting.vote_stopping import VoteStopping, count_samples_to_draw
 
 DEFAULT_MAX_TOKENS = 512
 FORCED = "forced"
+REASON = "reason"
 
 
 def sampling_seed(seed: int, question_id: str, stage: str) -> int:
@@ -65,10 +70,16 @@ def sampling_seed(seed: int, question_id: str, stage: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class FollowUpContext:
-    """What ``follow_up`` needs besides the response; it travels with the request (``Request.carry``)."""
+    """What ``follow_up`` needs besides the response; it travels with the request (``Request.carry``).
+
+    With ``vote_stopping``, ``votes`` are the letters of the samples drawn so far, None for one that is still
+    to be forced after the tokens in ``unread``, which are in the same order.
+    """
 
     options: tuple[str, ...]
     reason_ids: tuple[int, ...] = ()
+    votes: tuple[str | None, ...] = ()
+    unread: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,8 +99,13 @@ class ChainOfThought:
     num_samples: int = 1
     temperature: float = 0.0
     top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
     seed: int = 42
     below: float | None = None  # nats
+    vote_stopping: VoteStopping = "none"
+    budgets: tuple[int, ...] = ()  # tokens, ascending, each below max_tokens
+    thought_marks: ThoughtMarks = ThoughtMarks()  # noqa: RUF009 - frozen
     thinking: bool = False  # the model may think first: no stop strings, which a thought could hold
     thinking_flag: bool = False  # whether --thinking was given; a template may open a thought without it
     parser: ReasoningParser = ANY_PARSER
@@ -120,6 +136,10 @@ class ChainOfThought:
             decoding["open_thought"] = self.parser.closers[0]
         if self.stop_ids:
             decoding["stop_token_ids"] = list(self.stop_ids)
+        later = {"top_k": self.top_k, "min_p": self.min_p, "thinking_budgets": list(self.budgets)}
+        decoding |= {name: value for name, value in later.items() if value}
+        if self.vote_stopping != "none":
+            decoding["vote_stopping"] = self.vote_stopping
         return decoding
 
     def reasoning_prompt(self, question: Question, exemplars: Sequence[Question], tokenizer: Any) -> Prompt:
@@ -154,17 +174,22 @@ class ChainOfThought:
     def _reasoning_request(
         self, question_id: str, context: FollowUpContext, adapter: Adapter | None
     ) -> Request:
+        """The next round of samples; there is only one unless the vote may stop it."""
         stops: tuple[str, ...] = ()
         if not self.thinking:
             stops = final_answer_lines(self.style, OPTION_LETTERS[: len(context.options)])
             if not find_prompt_style(self.style).chat:
                 stops = (*stops, NEXT_QUESTION)
+        drawn = len(context.votes)
+        stage = f"reason-{drawn}" if drawn else REASON
         text = Generation(
             max_tokens=max(2, self.max_tokens),
-            num_samples=self.num_samples,
+            num_samples=count_samples_to_draw(context.votes, self.num_samples, self.vote_stopping),
             temperature=self.temperature,
             top_p=self.top_p,
-            seed=sampling_seed(self.seed, question_id, "reason") if self.temperature > 0 else None,
+            top_k=self.top_k,
+            min_p=self.min_p,
+            seed=sampling_seed(self.seed, question_id, stage) if self.temperature > 0 else None,
             stop=stops,
             include_stop=True,
             stop_ids=self.stop_ids,
@@ -172,11 +197,11 @@ class ChainOfThought:
         )
         return Request(
             question_id=question_id,
-            stage="reason",
+            stage=stage,
             token_ids=context.reason_ids,
             want=text,
             adapter=adapter,
-            carry=FollowUpContext(context.options),
+            carry=FollowUpContext(context.options, votes=context.votes),
         )
 
     def follow_up(self, response: Response) -> list[Request]:
@@ -186,20 +211,69 @@ class ChainOfThought:
             if not is_doubtful:
                 return []
             return [self._reasoning_request(request.question_id, request.carry, request.adapter)]
-        if request.stage != "reason":
-            return []
-        letters = Candidates(self.force_letter_ids[: len(request.carry.options)])
-        return [
-            Request(
-                question_id=request.question_id,
-                stage=f"forced-{i}",
-                token_ids=(*request.token_ids, *self.forcing_ids(completion)),
-                want=letters,
-                adapter=request.adapter,
-            )
-            for i, completion in enumerate(response.completions)
-            if self.read_completion(completion, request.carry.options).letter is None
+        if is_reason_stage(request.stage):
+            return self._after_samples(response)
+        if request.stage.startswith("forced-") and request.carry is not None:
+            place, letter = request.carry.votes.index(None), read_letters(response.logprobs).letter
+            votes = (*request.carry.votes[:place], letter, *request.carry.votes[place + 1 :])
+            context = replace(request.carry, votes=votes, unread=request.carry.unread[1:])
+            return self._next_vote(request, context)
+        return []
+
+    def _after_samples(self, response: Response) -> list[Request]:
+        """Letters to be forced, of whole texts and of cut ones; with ``vote_stopping`` also more samples."""
+        request, context = response.request, response.request.carry
+        drawn, count = len(context.votes), len(context.options)
+        letters = [self.read_completion(each, context.options).letter for each in response.completions]
+        texts = list(enumerate(response.completions, drawn))
+        unread = [
+            (place, (*request.token_ids, *self.forcing_ids(completion)))
+            for (place, completion), letter in zip(texts, letters, strict=True)
+            if letter is None
         ]
+        requests = [
+            self._forced_request(request, f"budget-{budget}-{place}", ids, count)
+            for place, completion in texts
+            for budget, ids in self._cut_prompts(request, completion)
+        ]
+        if self.vote_stopping == "none":
+            return requests + [
+                self._forced_request(request, f"forced-{place}", ids, count) for place, ids in unread
+            ]
+        context = FollowUpContext(
+            context.options,
+            request.token_ids,
+            votes=(*context.votes, *letters),
+            unread=tuple(ids for _, ids in unread),
+        )
+        return requests + self._next_vote(request, context)
+
+    def _next_vote(self, request: Request, context: FollowUpContext) -> list[Request]:
+        """What the vote needs next: the letter of a text that could not be read, more samples, or nothing."""
+        if context.unread:
+            stage = f"forced-{context.votes.index(None)}"
+            forced = self._forced_request(request, stage, context.unread[0], len(context.options))
+            return [replace(forced, carry=context)]
+        if not count_samples_to_draw(context.votes, self.num_samples, self.vote_stopping):
+            return []
+        return [self._reasoning_request(request.question_id, context, request.adapter)]
+
+    def _forced_request(
+        self, request: Request, stage: str, token_ids: tuple[int, ...], count: int
+    ) -> Request:
+        letters = Candidates(self.force_letter_ids[:count])
+        return replace(request, stage=stage, token_ids=token_ids, want=letters, carry=None)
+
+    def _cut_prompts(self, request: Request, completion: Completion) -> list[tuple[int, tuple[int, ...]]]:
+        """Each budget that cuts the text, and its prompt + the text's first tokens + the cue."""
+        cuts = []
+        for budget in self.budgets:
+            if budget < len(completion.token_ids):
+                ids = completion.token_ids[:budget]
+                is_open = bool(self.think_end_ids) and self.thought_marks.is_open(ids, self.in_thought)
+                end = self.think_end_ids if is_open else ()
+                cuts.append((budget, (*request.token_ids, *ids, *end, *self.force_ids)))
+        return cuts
 
     def read_completion(self, completion: Completion, options: Sequence[str]) -> ExtractedAnswer:
         """The ladder's reading. In a text cut off by its budget only an explicit answer counts: its last
@@ -231,9 +305,11 @@ class ChainOfThought:
 
     def finish(self, question: Question, responses: list[Response]) -> Prediction:
         by_stage = {response.request.stage: response for response in responses}
-        letters, reason = by_stage.get("letters"), by_stage.get("reason")
+        letters = by_stage.get("letters")
         direct = self.direct.finish(question, [letters]) if self.direct and letters else None
-        if reason is None:
+        rounds = [response for response in responses if is_reason_stage(response.request.stage)]
+        rounds.sort(key=lambda response: len(response.request.carry.votes))
+        if not rounds:
             if direct is None or letters is None:  # start() always sends one of the two
                 raise ValueError(
                     f"{question.question_id}: neither letters nor reasoning among {sorted(by_stage)}"
@@ -243,9 +319,10 @@ class ChainOfThought:
                 direct_prediction=direct.prediction,
                 prompt_digest=tokens_digest(letters.request.carry.reason_ids),
             )
+        completions = [completion for response in rounds for completion in response.completions]
         readings: list[ExtractedAnswer] = []
         logprobs: tuple[float, ...] | None = None
-        for i, completion in enumerate(reason.completions):
+        for i, completion in enumerate(completions):
             reading = self.read_completion(completion, question.options)
             if reading.letter is None:
                 logprobs = by_stage[f"forced-{i}"].logprobs
@@ -256,20 +333,25 @@ class ChainOfThought:
         )
         rungs = [reading.rung or "" for reading in readings if reading.letter == letter]
         rung = min(rungs, key=[*LADDER, FORCED].index)
-        generated_tokens = sum(len(completion.token_ids) for completion in reason.completions)
+        generated_tokens = sum(len(completion.token_ids) for completion in completions)
         forced_count = sum(reading.rung == FORCED for reading in readings)
         has_votes = self.num_samples > 1
         prediction = make_prediction(
             question,
             letter,
             rung,
-            reason.request.token_ids,
+            rounds[0].request.token_ids,
             forced=rung == FORCED,
             logprobs=None if has_votes else logprobs,
             confidence=share if has_votes else None,
             sample_predictions=[reading.letter for reading in readings] if has_votes else None,
-            texts=[completion.text for completion in reason.completions],
+            texts=[completion.text for completion in completions],
             output_tokens=generated_tokens + forced_count,
+            sample_tokens=[len(each.token_ids) for each in completions]
+            if has_votes or self.budgets
+            else None,
+            budgets=list(self.budgets) or None,
+            budget_predictions=self._budget_votes(by_stage, readings, letters) if self.budgets else None,
         )
         if direct is None:
             return prediction
@@ -280,6 +362,27 @@ class ChainOfThought:
             prompt_tokens=prediction.prompt_tokens + direct.prompt_tokens,
             output_tokens=prediction.output_tokens + direct.output_tokens,
         )
+
+    def _budget_votes(
+        self,
+        by_stage: Mapping[str, Response],
+        readings: Sequence[ExtractedAnswer],
+        letters: Response | None,
+    ) -> list[str | None]:
+        """The vote at each budget: forced letters of the texts that it cuts, the others' own."""
+        votes: list[str | None] = []
+        for budget in self.budgets:
+            each = []
+            for i, reading in enumerate(readings):
+                cut = by_stage.get(f"budget-{budget}-{i}")
+                each.append(read_letters(cut.logprobs).letter if cut else reading.letter or "")
+            votes.append(majority_vote(each, letters.logprobs if letters else None)[0])
+        return votes
+
+
+def is_reason_stage(stage: str) -> bool:
+    """Whether a request of this stage generates samples."""
+    return stage == REASON or stage.startswith(f"{REASON}-")
 
 
 def majority_vote(letters: Sequence[str], logprobs: Sequence[float] | None) -> tuple[str, float]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.schema import LETTERS
+from kmmlu_fast.prompting.chain_cuts import ThoughtMarks, find_last
 from kmmlu_fast.prompting.chat_template import ChatTemplate, find_chat_template
 from kmmlu_fast.prompting.cot import DEFAULT_MAX_TOKENS, PROBE, ChainOfThought
 from kmmlu_fast.prompting.cot_wording import FORCE_CUE, NEXT_QUESTION
@@ -34,6 +35,7 @@ from kmmlu_fast.prompting.reasoning_parsers import (
     is_closed,
 )
 from kmmlu_fast.prompting.thoughts import DEFAULT_THOUGHT
+from kmmlu_fast.prompting.vote_stopping import VoteStopping
 
 
 def build_chain_of_thought(
@@ -44,6 +46,8 @@ def build_chain_of_thought(
     num_samples: int = 1,
     temperature: float = 0.0,
     top_p: float = 1.0,
+    vote_stopping: VoteStopping = "none",
+    budgets: Sequence[int] = (),
     seed: int = 42,
     below: float | None = None,
     thinking: bool = False,
@@ -78,6 +82,9 @@ def build_chain_of_thought(
     thought_end_ids: list[int] = []
     if thoughts.get("thinking"):
         thought_end_ids = continuation_ids(tokenizer, _END, thoughts["parser"].finishing_text)
+    marks = ThoughtMarks()
+    if budgets and thought_end_ids:
+        marks = _thought_marks(tokenizer, thoughts["parser"])
     return ChainOfThought(
         style=style,
         direct=_direct_method(style, tokenizer, direct_letters),
@@ -93,6 +100,9 @@ def build_chain_of_thought(
         top_p=top_p,
         seed=seed,
         below=below,
+        vote_stopping=vote_stopping,
+        budgets=tuple(budgets),
+        thought_marks=marks,
         thinking_flag=thinking,
         **thoughts,
     )
@@ -146,6 +156,27 @@ def _is_hidden(tokenizer: Any, parser: ReasoningParser) -> bool:
         if mark in with_special and mark not in without:
             return True
     return False
+
+
+def _thought_marks(tokenizer: Any, parser: ReasoningParser) -> ThoughtMarks:
+    """The parser's marks as tokens. ConfigError if they depend on the text around them."""
+    openers, closers = (
+        tuple(_mark_ids(tokenizer, mark) for mark in marks) for marks in (parser.openers, parser.closers)
+    )
+    return ThoughtMarks(openers, closers)
+
+
+def _mark_ids(tokenizer: Any, mark: str) -> tuple[int, ...]:
+    alone = tuple(continuation_ids(tokenizer, _END, mark))
+    for before, after in (("\n", "\n\n"), (" ", "답"), ("", "\n")):
+        ids = continuation_ids(tokenizer, _END, f"{before}{mark}{after}")
+        if find_last(ids, alone) < 0:
+            raise ConfigError(
+                f"--thinking-budgets: this tokenizer writes the mark {mark!r} of a thought with other tokens"
+                " in other places, so a cut text does not show whether it is still thinking; leave the flag"
+                " out"
+            )
+    return alone
 
 
 def _forcing_tokens(

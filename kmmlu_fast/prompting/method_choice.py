@@ -41,6 +41,7 @@ from kmmlu_fast.prompting.prompts import (
 from kmmlu_fast.prompting.protocols import find_protocol
 from kmmlu_fast.prompting.rotations import ALL, Rotations, rotation_shifts
 from kmmlu_fast.prompting.tokens import TokenIds, check_prompt_lengths, render_all_prompts
+from kmmlu_fast.prompting.vote_stopping import VoteStopping
 
 # Of a prompt's tokens: from where on it is said, and refused.
 SOME_UNKNOWN, MOST_UNKNOWN = 0.01, 0.2
@@ -71,6 +72,10 @@ class PromptSettings(Protocol):
     def seed(self) -> int: ...
     @property
     def cot_below(self) -> float | None: ...
+    @property
+    def vote_stopping(self) -> VoteStopping: ...
+    @property
+    def thinking_budgets(self) -> list[int]: ...
     @property
     def thinking(self) -> bool: ...
     @property
@@ -144,6 +149,8 @@ def choose_method(
             top_p=config.top_p,
             seed=config.seed,
             below=config.cot_below,
+            vote_stopping=config.vote_stopping,
+            budgets=sorted(config.thinking_budgets),
             thinking=config.thinking,
             letters=letters_for_most_options(questions),
             stop_ids=stop_ids,

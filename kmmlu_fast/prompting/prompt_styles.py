@@ -27,7 +27,9 @@ class PromptStyle:
     template: str = "{question}{options}\n{cue}"
     option: str = "\n{letter}. {text}"
     strips_question: bool = True
+    strips_options: bool = False
     system: str | None = None  # the system turn, or before everything; None: the style's own; "": none
+    lm_eval_tasks: str = ""  # in place of all this: the task files of an installed lm-eval in this folder
 
 
 STYLES = {

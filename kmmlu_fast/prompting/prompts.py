@@ -25,6 +25,7 @@ from kmmlu_fast.core.digests import text_digest
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.schema import LETTERS, Question
 from kmmlu_fast.prompting.chat_template import ChatTemplate, find_chat_template
+from kmmlu_fast.prompting.lm_eval_tasks import digest_tasks, render_task_prompt
 from kmmlu_fast.prompting.prompt_styles import PromptStyle, find_prompt_style
 from kmmlu_fast.prompting.template_limits import TemplateRenderingError
 
@@ -69,8 +70,10 @@ def answer_delimiter(style: str, tokenizer: Any = None) -> str:
 
 def format_question(question: Question, style: PromptStyle, cue: str | None = None) -> str:
     """Question, options and cue; the question is stripped and the options are not, as in lm-eval."""
+    if style.lm_eval_tasks:
+        return render_task_prompt(style.lm_eval_tasks, question)
     options = "".join(
-        _fill_in(style.option, {"letter": letter, "text": text})
+        _fill_in(style.option, {"letter": letter, "text": text.strip() if style.strips_options else text})
         for letter, text in zip(question.letters, question.options, strict=True)
     )
     values = {
@@ -295,6 +298,8 @@ def template_digest(
     """sha256 (16 hex digits) of an invented question rendered after an exemplar: changes with any byte of the
     wording.
     """
+    if tasks := find_prompt_style(style).lm_eval_tasks:
+        return text_digest(digest_tasks(tasks))
     prompt = render_prompt(
         _PROBE, [_PROBE], style, tokenizer, instruction=instruction, cue=cue, thinking=thinking
     )

@@ -34,6 +34,7 @@ class ProtocolWording(BaseModel):
     template: str  # with {question}, {options}, {letters}
     option: str  # a line of {options}, with {letter} and {text}
     strip_question: bool = True
+    strip_options: bool = False
     delimiter: str = ""  # between the prompt and a letter that is scored
 
     @model_validator(mode="after")
@@ -84,15 +85,19 @@ class Protocol(BaseModel):
     top_p: float | None = Field(None, gt=0, le=1)
     num_samples: int | None = Field(None, gt=0)
     wording: ProtocolWording | None = None
+    lm_eval_tasks: str | None = (
+        None  # wording and exemplars as in this folder of an installed lm-eval's tasks
+    )
     answer: AnswerRule | None = None
 
     @model_validator(mode="after")
     def _check_parts(self) -> Protocol:
-        if (self.wording is None) == (self.prompt_style is None):
-            raise ValueError("give either prompt_style or wording")
+        given = (self.wording, self.prompt_style, self.lm_eval_tasks)
+        if sum(each is not None for each in given) != 1:
+            raise ValueError("give either prompt_style or wording (or lm_eval_tasks)")
         if self.answer is not None and self.output_type != "generate_until":
             raise ValueError("answer goes with output_type generate_until")
-        if self.wording is not None and self.output_type == "cot":
+        if self.prompt_style is None and self.output_type == "cot":
             raise ValueError("output_type cot has a wording of its own: give generate_until and answer")
         if self.answer is not None and self.num_fewshot:
             raise ValueError("answer with num_fewshot above 0: exemplars have letters only, not solutions")
@@ -147,6 +152,11 @@ def read_protocol(path: Path) -> Protocol:
         raise ConfigError(f"{path}: {'; '.join(faults)} (see docs/howto/protocols.md)") from error
     if protocol.wording is not None:
         _register_wording(protocol.name, protocol.wording)
+    if protocol.lm_eval_tasks is not None:
+        tasks = protocol.lm_eval_tasks
+        add_prompt_style(
+            PromptStyle(name=protocol.name, prefix="", cue="", delimiter=" ", lm_eval_tasks=tasks)
+        )
     return protocol
 
 
@@ -160,6 +170,7 @@ def _register_wording(name: str, wording: ProtocolWording) -> None:
         template=wording.template,
         option=wording.option,
         strips_question=wording.strip_question,
+        strips_options=wording.strip_options,
         system=wording.system,
     )
     add_prompt_style(style)
@@ -176,6 +187,6 @@ def apply_protocol(values: dict[str, Any]) -> dict[str, Any]:
                 f"--protocol {protocol.name} fixes --{flag} {value}, not {given[name]}: leave --{flag} out,"
                 " or declare a protocol of your own (FILE.yaml)"
             )
-    if protocol.wording is not None and given.get("prompt_style") is not None:
+    if protocol.prompt_style is None and given.get("prompt_style") is not None:
         raise ConfigError(f"--protocol {protocol.name} has a wording of its own: leave --prompt-style out")
     return {**values, **protocol.settings}

@@ -9,10 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, PositiveInt, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, field_validator, model_validator
 
 from kmmlu_fast.command.flags import Config
 from kmmlu_fast.core.errors import ConfigError
+from kmmlu_fast.machine.trackers import check_result_tracker_names
 from kmmlu_fast.reporting.export_names import EXPORT_MODULES
 from kmmlu_fast.runs.published import is_published_argument
 
@@ -43,6 +44,7 @@ class PairsConfig(Config):
             "json_file",
             "fail_if",
             "junit",
+            "report_to",
             "no_texts",
             "export",
             "figures",
@@ -151,6 +153,13 @@ class CompareConfig(PairsConfig):
     key_audit: bool = Field(
         False,
         description="list questions that many runs answer against the key, and repeats whose keys differ",
+    )
+    report_to: Annotated[list[str], AfterValidator(check_result_tracker_names)] = Field(
+        [],
+        description=(
+            "trackers that get the results: tensorboard, trackio, wandb, mlflow, or all that are installed;"
+            " default: none"
+        ),
     )
 
     @model_validator(mode="after")

@@ -28,6 +28,13 @@ from kmmlu_fast.reporting.inputs import (
 from kmmlu_fast.reporting.report_data import ReportData, collect_report_data
 from kmmlu_fast.reporting.terminal.screens import print_questions
 from kmmlu_fast.reporting.wording.language import get_translator
+from kmmlu_fast.runs.run import Run
+
+
+def _are_texts_free(config: ReportConfig, runs: list[Run]) -> bool:
+    """Whether all texts are the packaged sample's, which is CC0."""
+    own = {(run.config.get("config") or {}).get("dataset") for run in runs}
+    return (own if config.dataset is None else {config.dataset}) == {"sample"}
 
 
 def write_report_files(config: ReportConfig) -> None:
@@ -56,7 +63,7 @@ def write_report_files(config: ReportConfig) -> None:
     )
     shown_path = strip_control_characters(str(path))
     print(f"{shown_path}  ({_format_size(size)}, {len(runs)} run{'s' if len(runs) > 1 else ''})")
-    if questions is not None and with_texts:
+    if questions is not None and with_texts and not _are_texts_free(config, runs):
         log_note(f"{shown_path} contains question texts: keep it private, or write it with --no-texts")
     _write_beside_page(config, data, path, with_texts)
     if config.open:

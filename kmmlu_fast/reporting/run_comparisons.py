@@ -13,6 +13,7 @@ import polars as pl
 from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.files import claim_outputs, write_bytes_atomically, write_json_atomically
+from kmmlu_fast.machine.trackers import require_trackers, send_results
 from kmmlu_fast.reporting.comparison_settings import make_comparison_settings
 from kmmlu_fast.reporting.config import CompareConfig
 from kmmlu_fast.reporting.early_pairs import compare_early_stopped
@@ -28,6 +29,7 @@ from kmmlu_fast.reporting.quality_gate import (
 )
 from kmmlu_fast.reporting.report_data import ReportData, collect_report_data
 from kmmlu_fast.reporting.terminal.screens import print_comparisons
+from kmmlu_fast.reporting.tracking import tracked_comparisons, tracked_early_comparisons
 from kmmlu_fast.reporting.wording.early_stopping import early_stopping_json, early_stopping_lines
 from kmmlu_fast.reporting.wording.language import get_translator
 from kmmlu_fast.reporting.wording.published_text import published_json, published_lines
@@ -39,6 +41,7 @@ def compare_and_print(config: CompareConfig) -> int:
     """Everything that ``compare`` does. Returns the exit code."""
     figures = [each for name in config.published_arguments for each in find_published_figures(name)]
     config = config.without_published()
+    require_trackers(config.report_to)
     outputs = [path for path in (config.json_file, config.junit) if path is not None]
     claim_outputs(
         outputs, config_input_files(config), overwrite=config.overwrite, flag="--json-file, --junit"
@@ -66,6 +69,8 @@ def compare_and_print(config: CompareConfig) -> int:
         audit=config.key_audit,
     )
     _show_comparisons(data, figures, config)
+    if config.report_to:
+        send_results(config.report_to, tracked_comparisons(data))
     return _close_gate(config, gated_comparisons(data, get_translator(config.lang)))
 
 
@@ -141,6 +146,8 @@ def _print_early_comparison(runs: list[Run], config: CompareConfig, questions: p
         print(json.dumps(document, ensure_ascii=False, indent=2))
     else:
         print(lines_to_markdown(lines) if config.format == "md" else "\n".join(lines))
+    if config.report_to:
+        send_results(config.report_to, tracked_early_comparisons(early))
     return _close_gate(config, gated_early_comparisons(early, get_translator(config.lang, "early")))
 
 

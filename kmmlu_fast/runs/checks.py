@@ -55,6 +55,13 @@ def check_predictions(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
         problem = f"has {name}_mass {{{name}_mass}}, which is not a share from 0 to 1"
         _refuse_rows(frame, ~mass.is_between(0, 1 + 1e-9), problem, path)
         _refuse_rows(frame, mass.is_null() != values.is_null(), f"lacks {name}_mass or {name}_logprobs", path)
+    first = pl.col("budgets").drop_nulls().first()
+    wrong = (pl.col("budgets") != first) | (pl.col("budget_predictions").list.len() != first.list.len())
+    _refuse_rows(
+        frame, wrong, "has other budgets than the first question, or other letters than budgets", path
+    )
+    counted = pl.col("sample_tokens").list.len() != pl.col("texts").list.len()
+    _refuse_rows(frame, counted, "has other sample_tokens than texts", path)
     outside = ~pl.col("confidence").is_between(0, 1 + 1e-9)
     _refuse_rows(frame, outside, "has confidence {confidence}, which is not a share from 0 to 1", path)
     return frame

@@ -15,7 +15,7 @@ import polars as pl
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.core.files import read_json
 from kmmlu_fast.core.prediction_frames import PREDICTION_SCHEMA
-from kmmlu_fast.core.schema import FORM_COLUMNS, OPTION_COLUMNS, OPTIONAL_COLUMNS
+from kmmlu_fast.core.schema import CHAIN_COLUMNS, FORM_COLUMNS, OPTION_COLUMNS, OPTIONAL_COLUMNS
 from kmmlu_fast.core.table_files import read_parquet
 from kmmlu_fast.runs.checks import (
     check_config,
@@ -120,9 +120,10 @@ def is_complete_run(folder: Path) -> bool:
 
 
 def drop_default_columns(frame: pl.DataFrame) -> pl.DataFrame:
-    """The frame without OPTION_COLUMNS if every question has four options, and without FORM_COLUMNS if no
-    question has them.
+    """The frame without OPTION_COLUMNS if every question has four options, and without FORM_COLUMNS and
+    CHAIN_COLUMNS if no question has them.
     """
+    frame = frame.drop([name for name in CHAIN_COLUMNS if frame[name].is_null().all()])
     if (frame["num_options"] == 4).all() and frame["option_logprobs"].is_null().all():
         frame = frame.drop(OPTION_COLUMNS)
     has_forms = frame["spaced_mass"].is_not_null().any() or frame["bare_mass"].is_not_null().any()

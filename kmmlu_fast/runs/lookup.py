@@ -96,6 +96,11 @@ def _latest_pair(known: list[FinishedRun], folder: Path) -> list[str]:
         base = next((base for base in bases if base.asked == run.asked), None)
         if run.name != "base" and base is not None:
             return [str(base.path), str(run.path)]
+    if not known:
+        raise RunError(
+            f"--latest: {folder} holds no finished run; run kmmlu-fast eval first, name the runs, or give"
+            " --runs-dir"
+        )
     raise RunError(
         f"--latest: {folder} holds {len(known)} finished run{'s' if len(known) != 1 else ''}, but no"
         " adapter's run with a base run of the same protocol; name the runs, or give --runs-dir"

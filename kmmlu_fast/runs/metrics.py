@@ -115,12 +115,56 @@ class Way(_Record):
     correct: int | None = None
 
 
+class AverageAccuracy(_Record):
+    """avg@k, k = ``samples``: its intervals for questions like these, and for these sampled anew."""
+
+    samples: int
+    questions: int
+    accuracy: float
+    low: float
+    high: float
+    sampling_low: float | None = None
+    sampling_high: float | None = None
+    question_variance: float | None = None
+    sampling_variance: float | None = None
+    sampling_share: float | None = None
+
+
+class StoppedVotes(_Record):
+    """What --vote-stopping would have spared of samples that were all drawn."""
+
+    rule: Literal["exact", "likely"]
+    samples: float  # drawn per question
+    tokens: float | None  # share of all generated tokens
+    accuracy: float
+    changed: int  # questions with another vote
+
+
 class SampleSummary(_Record):
     num_samples: int
     accuracy_first_sample: float
     accuracy_majority: float
     accuracy_any_sample: float
     agreement: float
+    average: AverageAccuracy | None = None
+    drawn: float | None = None  # samples per question, if votes stopped them
+    stopping: list[StoppedVotes] = []
+
+
+class BudgetScore(_Record):
+    """The same texts cut after ``budget`` tokens (None: whole) and forced; minus the whole ones."""
+
+    budget: int | None
+    accuracy: float
+    ci_low: float
+    ci_high: float
+    cut: float
+    tokens: float
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p_holm: float | None = None
+    significant: bool = False
 
 
 class RotationSummary(_Record):
@@ -140,6 +184,7 @@ class Reasoning(_Record):
     ways: list[Way] = []
     samples: SampleSummary | None = None
     rotations: RotationSummary | None = None
+    budgets: list[BudgetScore] = []
 
 
 class FormScore(_Record):

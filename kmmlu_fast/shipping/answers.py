@@ -113,7 +113,7 @@ def reference_engine(
         quantization=quantization,
         trust_remote_code=model.trust_remote_code,
     )
-    engine = open_engine(config, model, list(adapters), context_tokens, merged)
+    engine = open_engine(config, model, list(adapters), context_tokens, merged, is_users_choice=False)
     try:
         yield engine
     finally:
@@ -122,8 +122,8 @@ def reference_engine(
 
 @contextmanager
 def artefact_engine(artefact: Artefact, context_tokens: int) -> Iterator[Engine]:
-    """The engine that serves the artefact: llama.cpp, transformers, vLLM (quantised repositories), a"
-    " server."""
+    """The engine that serves the artefact: llama.cpp, transformers, vLLM (quantised repositories), a
+    server."""
     if artefact.kind == "gguf":
         config = EngineConfig(model=str(artefact.path), engine="llama-cpp")
         model = Model(artefact.name, str(artefact.path), None, "")
@@ -139,7 +139,7 @@ def artefact_engine(artefact: Artefact, context_tokens: int) -> Iterator[Engine]
         engine_name = "transformers" if by_transformers else "vllm"
         config = EngineConfig(model=artefact.model.path, engine=engine_name, dtype=dtype)
         model = artefact.model
-    engine = open_engine(config, model, [], context_tokens)
+    engine = open_engine(config, model, [], context_tokens, is_users_choice=False)
     try:
         yield engine
     finally:

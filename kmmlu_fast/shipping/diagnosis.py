@@ -7,6 +7,7 @@ from answers. Knows nothing of engines.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -99,8 +100,9 @@ def _letter_verdict(found: Measurements, margin_pp: float) -> tuple[str, str]:
     bound = 100 * letters.key_bound
     if bound <= margin_pp:
         return "equal", f"equal within {margin_pp:g} pp (the right answer's share; {counted}{near})"
+    shown = math.ceil(100 * bound) / 100  # up: it must not read as the margin
     return "undecided", (
-        f"undecided: equal within {bound:.2f} pp, not yet within {margin_pp:g} ({counted}{near}); ask more"
+        f"undecided: equal within {shown:.2f} pp, not yet within {margin_pp:g} ({counted}{near}); ask more"
         " --questions, or allow a wider --margin"
     )
 
@@ -125,7 +127,7 @@ def _lost_change(found: Measurements) -> str:
         return ""
     if not all(each.is_exact for each in found.weights.changed):
         never = " (rounded away, or never applied)" if kept.share < 0.05 else ""
-        return f"quantisation ({found.quantisation}) keeps {kept.describe()}{never}"
+        return f"after quantisation ({found.quantisation}) the weights hold {kept.describe()}{never}"
     size = found.weights.float32_bytes / 1e9
     return (
         f"16-bit rounding keeps {kept.describe()}: export with --dtype float32 ({size:.1f} GB), serve the"
@@ -141,16 +143,33 @@ def _letter_causes(found: Measurements, weights_are_right: bool) -> list[Cause]:
         return [_loss_cause(found)]
     if found.quantisation and letters.divergence >= _LOST_DIVERGENCE and weights_are_right:
         return [_loss_cause(found)]
-    if letters.slope is not None and not weights_are_right and letters.divergence >= _SAME_NATS:
-        low, high = letters.slope_low - SLOPE_TOLERANCE, letters.slope_high + SLOPE_TOLERANCE
-        explained = letters.difference < 0.5 * letters.reference_shift or abs(letters.slope) < 0.15
-        if not low <= 1 <= high and (explained or letters.slope > 1.3):
-            return [scale_cause(letters.slope)]
+    if letters.slope is not None and not weights_are_right and _tells_scale(found, letters):
+        return [scale_cause(letters.slope)]
     if found.quantisation and letters.divergence >= _LOST_DIVERGENCE:
         return [_loss_cause(found)]
     if not found.quantisation and letters.divergence >= _LOST_DIVERGENCE:
-        return [Cause("base", f"its answers are those of other weights: {_loss_phrase(found)}")]
+        what = "its answers are those of other weights"
+        if not weights_are_right:
+            what += " (another base or revision, or far from the adapter's scale)"
+        return [Cause("base", f"{what}: {_loss_phrase(found)}")]
     return []
+
+
+def _tells_scale(found: Measurements, letters: LetterComparison) -> bool:
+    """Whether the slope of the letters' shifts, without the weights, shows another scale than the adapter's.
+
+    Rounding of the reference's letters is in its own shift and not in the artefact's, which flattens the
+    slope of a right artefact: by at most its share in the difference of the two. Quantisation that is not
+    seen in the weights flattens it as well: a small difference says then only what no rounding makes.
+    """
+    slope, shift = letters.slope or 0.0, letters.reference_shift
+    noise = letters.difference**2 / (2 * shift**2)
+    if letters.slope_low - SLOPE_TOLERANCE <= 1 <= letters.slope_high + SLOPE_TOLERANCE + noise:
+        return False
+    if letters.divergence < _SAME_NATS and found.quantisation and 0.15 <= abs(slope) <= 1.3:
+        return False
+    across = max(0.0, letters.difference**2 - ((1 - slope) * shift) ** 2)  # not along the reference's shift
+    return math.sqrt(across) < 0.5 * shift or abs(slope) < 0.15 or slope > 1.3
 
 
 def _loses_effect(found: Measurements, letters: LetterComparison) -> bool:

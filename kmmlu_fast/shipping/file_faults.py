@@ -76,7 +76,10 @@ def find_text_causes(
     if texts is None:
         return causes
     if texts.bos != "same":
-        causes.append(Cause("bos", f"the begin-of-text token is {texts.bos}"))
+        phrase = f"the begin-of-text token is {texts.bos}"
+        if texts.bos == "added":
+            phrase = "it begins every text with a token that the reference does not put there"
+        causes.append(Cause("bos", phrase))
     if texts.vocabulary:
         causes.append(
             Cause(
@@ -154,7 +157,7 @@ def _slope_causes(changed: Sequence[TensorDifference]) -> list[Cause]:
         return [scale_cause(typical)]
     if not is_exact:
         return []
-    if abs(typical - 1) < SLOPE_TOLERANCE and all(abs(scales[name]) < 0.3 for name in wrong):
+    if len(wrong) < len(known) and all(abs(scales[name]) < 0.3 for name in wrong):
         return [
             Cause(
                 "missing part", f"the adapter is not applied to {len(wrong)} of {len(known)}: {_names(wrong)}"

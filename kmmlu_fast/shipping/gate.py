@@ -50,6 +50,7 @@ from kmmlu_fast.shipping.weights import WeightComparison, compare_weights
 
 FIRST_QUESTIONS = 40
 _TEXTS_COMPARED = 20
+_NOTE_CHARACTERS = 600
 _PLAIN_SUM = 0.1  # how far from 1 the slopes of W + s·B·A may be
 _MARKS = ("<|", "|>", "<start_of_turn>", "<end_of_turn>", "[INST]", "### Instruction", "</s>")
 
@@ -128,8 +129,12 @@ def check_release(config: CheckConfig) -> GateReport:
     artefacts = [open_artefact(spec, config.base_url) for spec in config.artefacts[1:]]
     if any(artefact.kind == "gguf" for artefact in artefacts):
         require_modules("check of a GGUF file", "xllamacpp")
-    checked = tuple(map(gate.check, artefacts))
-    return GateReport(source=gate.source, style=gate.style, checked=checked, trained=gate.trained)
+    checked = []
+    for artefact in artefacts:
+        checked.append(gate.check(artefact))
+        if artefact is not artefacts[-1]:  # minutes pass until the report: what is known is said
+            log_note(one_line(f"check: {artefact.name}: {checked[-1].diagnosis.sentence}", _NOTE_CHARACTERS))
+    return GateReport(source=gate.source, style=gate.style, checked=tuple(checked), trained=gate.trained)
 
 
 def _korean_questions(config: CheckConfig) -> list[Question]:

@@ -41,7 +41,7 @@ class TextComparison:
     texts: int
     different: int  # texts whose ids differ other than by BOS
     example: str = ""  # one of them
-    bos: str = "same"  # same, lost, doubled
+    bos: str = "same"  # same, lost, doubled, added: a first token that the reference does not have
     vocabulary: tuple[int, int] | None = None  # reference, artefact, if they differ
     template: str = "same"  # same, lost, other, thinking
     missing_stops: tuple[str, ...] = ()
@@ -61,7 +61,7 @@ def compare_texts(
         if len(ids) == len(other_ids) + 1 and ids[1:] == other_ids:
             bos = "lost"
         elif len(ids) + 1 == len(other_ids) and other_ids[1:] == ids:
-            bos = "doubled"
+            bos = "doubled" if ids[:1] == other_ids[:1] else "added"
         else:
             different, example = different + 1, example or text
     sizes = (vocabulary_size(reference), vocabulary_size(other))
@@ -93,13 +93,13 @@ def _compare_templates(reference: Any, other: Any) -> str:
         return "same"  # nothing was measured with a template
     if not getattr(other, "chat_template", None):
         return "lost"
-    same = {
-        thinking: _rendered(reference, thinking) == _rendered(other, thinking) for thinking in (False, True)
-    }
-    if all(same.values()):
+    off, on = (_rendered(reference, thinking) for thinking in (False, True))
+    other_off, other_on = (_rendered(other, thinking) for thinking in (False, True))
+    if (off, on) == (other_off, other_on):
         return "same"
-    switches = _rendered(reference, False) != _rendered(reference, True)
-    return "thinking" if switches and any(same.values()) else "other"
+    is_part_right = off == other_off or on == other_on
+    is_turned = off == other_on or on == other_off
+    return "thinking" if off != on and (is_part_right or is_turned) else "other"
 
 
 def _rendered(tokenizer: Any, thinking: bool) -> list[str | None]:

@@ -25,8 +25,9 @@ _NOISE_FLOOR, _NOISE_CEILING = (
     0.02,
     0.15,
 )  # nats: rounding of one letter's log-probability, float32 to bfloat16
-_OUTLIER_NATS = 0.75  # a difference that rounding does not make
-_OUTLIER_NOISES = 8.0
+# A difference that rounding does not make: between these, by how far most questions are apart.
+_OUTLIER_NATS = (0.3, 0.75)
+_OUTLIER_NOISES, _OUTLIER_TAILS = 8.0, 3.5  # times the noise; times what 95 % of the questions stay under
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +97,7 @@ def verify_sample(
     noise = _noise_of(gaps)
     reasons = []
     largest = [float(np.abs(gap).max()) for gap in gaps]
-    limit = max(_OUTLIER_NATS, _OUTLIER_NOISES * noise)
+    limit = _outlier_limit(largest, noise)
     outliers = sum(value > limit for value in largest)
     if outliers:
         reasons.append(
@@ -149,6 +150,14 @@ def _noise_of(gaps: Sequence[Any]) -> float:
     """A robust standard deviation (median absolute value / 0.6745), within what rounding makes."""
     values = np.abs(np.concatenate(list(gaps)))
     return float(np.clip(np.median(values) / 0.6745, _NOISE_FLOOR, _NOISE_CEILING))
+
+
+def _outlier_limit(largest: Sequence[float], noise: float) -> float:
+    """Nats beyond which a question was not only rounded differently. Rounding's own tails are those of this
+    sample, as long as they are no larger than rounding's can be."""
+    low, high = _OUTLIER_NATS
+    tails = _OUTLIER_TAILS * float(np.quantile(largest, 0.95))
+    return max(low, min(high, tails), _OUTLIER_NOISES * noise)
 
 
 def _flip_chance(row: Sequence[float], noise: float) -> float:

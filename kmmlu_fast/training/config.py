@@ -13,14 +13,11 @@ from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, Pos
 
 from kmmlu_fast.command.flags import Config
 from kmmlu_fast.data.default_exam import DEFAULT_DATASET
+from kmmlu_fast.machine.trackers import check_tracker_names
 from kmmlu_fast.models.default_model import DEFAULT_MODEL
 from kmmlu_fast.prompting.prompt_styles import PromptStyleName
 from kmmlu_fast.prompting.template_options import kwargs_as_texts, template_kwargs_faults
-from kmmlu_fast.training.library_names import (
-    check_optimiser_name,
-    check_scheduler_name,
-    check_tracker_names,
-)
+from kmmlu_fast.training.library_names import check_optimiser_name, check_scheduler_name
 
 PLANNED_DATA = "data/sft.jsonl"
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -277,7 +274,10 @@ class TrainConfig(Config):
         False, description="print what would fit and stop: takes a second, needs neither torch nor rows"
     )
     gpu_memory: float | None = Field(
-        None, gt=0, description="with --plan: a GPU with this many GiB, which need not be in this machine"
+        None,
+        gt=0,
+        le=10_000,
+        description="with --plan: a GPU with this many GiB, which need not be in this machine",
     )
     seed: int = Field(
         42, ge=0, lt=2**32, description="seed of the data order, held-out slice, rotations and LoRA weights"

@@ -16,10 +16,12 @@ from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.core.files import read_json
 from kmmlu_fast.core.notes import log_as_warnings
 from kmmlu_fast.core.progress import report_wait
-from kmmlu_fast.machine.device_memory import available_memory
+from kmmlu_fast.machine.device_memory import available_memory, current_capability
 from kmmlu_fast.machine.environment import library_versions
 from kmmlu_fast.machine.extras import require_modules
 from kmmlu_fast.machine.host import best_cpu_dtype
+from kmmlu_fast.machine.model_size import read_model_types
+from kmmlu_fast.machine.trackers import require_trackers
 from kmmlu_fast.models.adapters import ADAPTER_CARD, LOG, read_training_log
 from kmmlu_fast.models.model import Model
 from kmmlu_fast.training import libraries
@@ -31,7 +33,6 @@ from kmmlu_fast.training.encoded import count_trained_tokens
 from kmmlu_fast.training.encoding import TrainSet, encode_training_set
 from kmmlu_fast.training.initial_adapter import check_initial_adapter, take_initial_adapter
 from kmmlu_fast.training.inputs import TrainingInputs, data_digest, read_training_inputs, source_digest
-from kmmlu_fast.training.library_names import require_trackers
 from kmmlu_fast.training.memory import MemoryPlan, plan_memory
 from kmmlu_fast.training.memory_forecast import SMALL_PARAMETERS
 from kmmlu_fast.training.model_shape import ModelShape, read_model_shape
@@ -45,6 +46,7 @@ from kmmlu_fast.training.state import (
     lock_output_directory,
     resumed_model_digest,
 )
+from kmmlu_fast.training.training_dtype import predict_training_dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,12 +157,15 @@ def _plan_on_device(config: TrainConfig, model: Model, data: TrainSet) -> tuple[
         use_dora=config.use_dora,
     )
     available_bytes, device, cpu = available_memory(config.max_memory_gib)
-    float32 = cpu and best_cpu_dtype() == "float32"
-    if float32:
-        log_note(
-            "note: training in float32: this CPU has no bfloat16 instructions (AVX512_BF16 or AMX) and would"
-            " only emulate it"
+    capability = None if cpu else current_capability()
+    dtype = predict_training_dtype(capability, read_model_types(model.config()), best_cpu_dtype())
+    if dtype == "float32":
+        why = (
+            "this CPU has no bfloat16 instructions (AVX512_BF16 or AMX) and would only emulate it"
+            if cpu
+            else f"this GPU has no bfloat16, and {model.name} overflows in float16"
         )
+        log_note(f"note: training in float32: {why}")
     plan = plan_memory(
         shape,
         max(len(row.input_ids) for row in data.rows),
@@ -171,7 +176,7 @@ def _plan_on_device(config: TrainConfig, model: Model, data: TrainSet) -> tuple[
         cpu=cpu,
         device=device,
         checkpointing=config.gradient_checkpointing,
-        float32=float32,
+        float32=dtype == "float32",
         labels=max(len(row.input_ids) - row.prompt_tokens for row in data.rows),
     )
     return shape, plan

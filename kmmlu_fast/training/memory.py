@@ -100,22 +100,24 @@ def estimate_step_memory(
     """Bytes by part at the peak of a training step. Measuring the held-out rows needs no more: one pass has
     at most a micro-batch's tokens.
 
-    ``float32``: a CPU without bfloat16, on which Unsloth keeps everything but 4-bit weights in 32 bit.
+    ``float32``: a CPU without bfloat16, on which Unsloth keeps everything but 4-bit weights in 32 bit; or a
+    GPU without it and a family that overflows in float16, whose activations Unsloth computes in 32 bit.
     ``labels``: trained tokens per row at most (two for a letter and end-of-text); None: all tokens.
     """
     tokens = seq_length * micro_batch
-    value = 4 if float32 else _HALF_BYTES
+    value = 4 if float32 and cpu else _HALF_BYTES
+    kept_as = 4 if float32 and not cpu else _HALF_BYTES  # a CPU's activations were measured, see below
     weights = shape.quantised * (_NF4_BYTES if four_bit else value) + shape.unquantised * value
     # A 4-bit layer is unpacked for its product: one buffer of the largest layer forward, one more backward.
     unpacked = 2 * shape.largest_linear * value if four_bit else 0
     # "unsloth" checkpointing keeps each layer's input: in place on a CPU, with a GPU on the host (two staging
     # buffers stay).
-    inputs = (shape.layers if cpu else 3) * tokens * shape.hidden * _HALF_BYTES
+    inputs = (shape.layers if cpu else 3) * tokens * shape.hidden * kept_as
     values = _MLP_VALUES * shape.intermediate + _ATTENTION_VALUES * shape.hidden
-    layer: float = tokens * values * _HALF_BYTES
+    layer: float = tokens * values * kept_as
     if not checkpointing:
         kept = _KEPT_MLP_VALUES * shape.intermediate + _KEPT_HIDDEN_VALUES * shape.hidden
-        inputs = shape.layers * tokens * kept * _HALF_BYTES
+        inputs = shape.layers * tokens * kept * kept_as
     if cpu:
         if not checkpointing:
             inputs = int(shape.layers * layer * _CPU_KEPT) * value // _HALF_BYTES

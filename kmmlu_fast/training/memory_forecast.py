@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from kmmlu_fast.core.errors import TrainError
-from kmmlu_fast.machine.memory_fit import BFLOAT16, GIB
+from kmmlu_fast.machine.memory_fit import GIB
 from kmmlu_fast.machine.model_size import ModelFacts
 from kmmlu_fast.training.memory import MemoryPlan, plan_memory
 from kmmlu_fast.training.model_shape import ModelShape
+from kmmlu_fast.training.training_dtype import predict_training_dtype
 
 RANK = 16
 EFFECTIVE_BATCH = 16
@@ -101,7 +102,7 @@ def forecast_training(
     if model is None:
         return TrainingForecast(None, True, cpu_dtype, "unknown: the model's size is not known")
     four_bit = model.parameters >= SMALL_PARAMETERS or model.quantised
-    dtype = cpu_dtype if capability is None else "bfloat16" if capability >= BFLOAT16 else "float16"
+    dtype = predict_training_dtype(capability, model.model_types, cpu_dtype)
     if not is_trainable_as_stored(model):
         return TrainingForecast(
             None, True, dtype, f"{model.name} is quantised already: train on its 16-bit original"
@@ -118,7 +119,7 @@ def forecast_training(
                 free_bytes,
                 four_bit=four_bit,
                 cpu=capability is None,
-                float32=capability is None and dtype == "float32",
+                float32=dtype == "float32",
                 device="CPU" if capability is None else "GPU",
                 labels=LABELS,
             )

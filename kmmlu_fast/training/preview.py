@@ -12,13 +12,14 @@ import importlib.util
 from kmmlu_fast.core.errors import ModelError, TrainError
 from kmmlu_fast.machine.gpus import list_gpus
 from kmmlu_fast.machine.host import best_cpu_dtype, detect_machine
-from kmmlu_fast.machine.memory_fit import GIB
-from kmmlu_fast.machine.model_size import find_model_facts, find_model_folder
+from kmmlu_fast.machine.memory_fit import BFLOAT16, GIB
+from kmmlu_fast.machine.model_size import ModelFacts, find_model_facts, find_model_folder
 from kmmlu_fast.training.config import PROJECTIONS, TrainConfig
 from kmmlu_fast.training.initial_adapter import take_initial_adapter
 from kmmlu_fast.training.memory import MemoryPlan, plan_memory
 from kmmlu_fast.training.memory_forecast import LABELS, is_trainable_as_stored, shape_from_facts
 from kmmlu_fast.training.model_shape import ModelShape, read_model_shape
+from kmmlu_fast.training.training_dtype import overflows_in_float16, predict_training_dtype
 
 SHORTER = (768, 512, 384, 256)  # row lengths to try if the requested one does not fit
 
@@ -37,14 +38,16 @@ def preview_training(config: TrainConfig) -> list[str]:
     counted = _count_on_meta_device(config)
     shape = counted or shape_from_facts(facts, config.r)
     four_bit = config.load_in_4bit or facts.quantised
-    cpu, free_bytes, device = _choose_device(config)
-    plan = _find_fitting_plan(config, shape, four_bit, free_bytes, cpu, device)
+    cpu, free_bytes, device, capability = _choose_device(config)
+    dtype = predict_training_dtype(capability, facts.model_types, best_cpu_dtype())
+    plan = _find_fitting_plan(config, shape, four_bit, free_bytes, cpu, device, dtype)
     used = plan.total_bytes / plan.available_bytes
     speed = "activations computed twice" if plan.checkpointing else "activations kept (faster)"
     kind = "4-bit QLoRA" if four_bit else "LoRA on 16-bit weights"
     parameters = shape.total - shape.lora if counted else facts.parameters
     lines = [
         f"{config.model}: {parameters / 1e9:.2f} B parameters, {kind}, rank {config.r}, on {device}",
+        _describe_dtype(config, facts, dtype),
         (
             f"fits: {plan.total_bytes / GIB:.1f} of {plan.available_bytes / GIB:.1f} GiB ({used:.0%}),"
             f" {plan.seq_length} tokens per row, micro-batch {plan.micro_batch} x accumulation"
@@ -82,20 +85,39 @@ def _count_on_meta_device(config: TrainConfig) -> ModelShape | None:
         return None  # an architecture that transformers does not know: by its config.json alone
 
 
-def _choose_device(config: TrainConfig) -> tuple[bool, int, str]:
-    """(is a CPU, bytes to plan with, name)."""
+def _describe_dtype(config: TrainConfig, facts: ModelFacts, dtype: str) -> str:
+    """The type of the computation, and why; for a GPU that is not here, what an old one would take."""
+    overflows = overflows_in_float16(facts.model_types)
+    if config.gpu_memory:
+        older = "float32: this family overflows in float16" if overflows else "float16"
+        return f"computes in {dtype}; on a GPU before Ampere (T4, RTX 20) in {older}"
+    reason = ""
+    if dtype == "float32" and overflows:
+        reason = ": this family overflows in float16, and the device has no bfloat16"
+    return f"computes in {dtype}{reason}"
+
+
+def _choose_device(config: TrainConfig) -> tuple[bool, int, str, tuple[int, int] | None]:
+    """(is a CPU, bytes to plan with, name, compute capability); a GPU that is not here is taken for a new
+    one."""
     limit_bytes = int(config.max_memory_gib * GIB) if config.max_memory_gib else 1 << 62
     if config.gpu_memory:
         free_bytes = int(config.gpu_memory * GIB)
-        return False, min(free_bytes, limit_bytes), f"a GPU with {config.gpu_memory:g} GiB"
+        return False, min(free_bytes, limit_bytes), f"a GPU with {config.gpu_memory:g} GiB", BFLOAT16
     gpus = list_gpus()
     if gpus:
-        return False, min(gpus[0].free_bytes, limit_bytes), gpus[0].name
-    return True, min(detect_machine().memory_free_bytes, limit_bytes), "the CPU"
+        return False, min(gpus[0].free_bytes, limit_bytes), gpus[0].name, gpus[0].capability
+    return True, min(detect_machine().memory_free_bytes, limit_bytes), "the CPU", None
 
 
 def _find_fitting_plan(
-    config: TrainConfig, shape: ModelShape, four_bit: bool, free_bytes: int, cpu: bool, device: str
+    config: TrainConfig,
+    shape: ModelShape,
+    four_bit: bool,
+    free_bytes: int,
+    cpu: bool,
+    device: str,
+    dtype: str,
 ) -> MemoryPlan:
     first: TrainError | None = None
     for length in (config.max_seq_length, *[n for n in SHORTER if n < config.max_seq_length]):
@@ -108,7 +130,7 @@ def _find_fitting_plan(
                 four_bit=four_bit,
                 cpu=cpu,
                 device="CPU" if cpu else device,
-                float32=cpu and best_cpu_dtype() == "float32",
+                float32=dtype == "float32",
                 labels=LABELS,
             )
         except TrainError as error:

@@ -194,11 +194,12 @@ def test_soundness_covers_every_world_and_judges_each():
     from bench import soundness
     from bench.foreign_worlds import FOREIGN
     from bench.form_worlds import FORM_WORLDS
+    from bench.sample_worlds import SAMPLE_WORLDS
     from bench.tuned_worlds import SINGLE_CLAIMS, WORLDS
 
     cells = soundness.plan_cells(soundness.SoundnessConfig())
-    asked = {cell.world for cell in cells}
-    assert asked == {*WORLDS, *SINGLE_CLAIMS, *FOREIGN, *FORM_WORLDS, "seeds", "copies", "commands"}
+    asked, more = {cell.world for cell in cells}, {"seeds", "copies", "commands"}
+    assert asked == {*WORLDS, *SINGLE_CLAIMS, *FOREIGN, *FORM_WORLDS, *SAMPLE_WORLDS, *more}
     assert all(number == 400 for cell, number in cells.items() if cell.world == "commands")
     parts = soundness.plan_parts(cells, soundness.SoundnessConfig())
     assert sum(part.number for part in parts) == sum(cells.values())
@@ -232,3 +233,11 @@ def test_soundness_in_seeds_copies_commands_and_forms():
     assert len(made) == 2
     forms = form_worlds.count_form_claims("form", 450, random, 2)
     assert set(forms) == {"forms", "forms_power"} and len(forms["forms_power"]["form, form world"]) == 2
+
+
+def test_soundness_covers_both_sources_of_variance():
+    from bench import soundness
+
+    found = soundness.count_sample_coverage("even", 45, 1, 40)["coverage"]
+    assert set(found) == {"avg@8, other questions, even world", "avg@8, the same questions, even world"}
+    assert all(len(held) == 40 and sum(held) > 0.7 * 40 for held in found.values())

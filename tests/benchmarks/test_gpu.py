@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from bench import common, gpu_needs, gpu_parts, gpu_visit
+from bench import common, gpu_commands, gpu_needs, gpu_parts, gpu_visit
 from bench.gpu_needs import PARTS, Part
-from bench.gpu_visit import NOT_MEASURED, GpuConfig, Visit, chosen_parts, run_limited
-from kmmlu_fast.core.errors import ConfigError
+from bench.gpu_visit import NOT_MEASURED, GpuConfig, Visit, WarmProcess, chosen_parts, run_limited
+from kmmlu_fast.core.errors import ConfigError, EngineError
 from kmmlu_fast.machine.gpus import Gpu
 
 FAILED = "ended with exit code {}; its own message is above"
@@ -61,9 +61,9 @@ def test_what_is_declared_is_what_is_imported() -> None:
     assert {name for name in loaded if not name.startswith("_")} <= known | own | brought
 
 
-def visit(tmp_path: Path, minutes: float = 5, **values: Any) -> Visit:
+def visit(tmp_path: Path, minutes: float = 5, has_card: bool = True, **values: Any) -> Visit:
     config = GpuConfig.model_validate({"shape": "tiny", "minutes": minutes, "dataset": "sample", **values})
-    return Visit(config, tmp_path, tmp_path, time.monotonic())
+    return Visit(config, tmp_path, tmp_path, time.monotonic(), has_card)
 
 
 def part(name: str = "doctor", **fields: Any) -> Part:
@@ -104,6 +104,40 @@ def test_files_are_made_once_and_their_failure_is_told_by_every_part(
         found = one.run_part(part("b", files=True, weights=True))
         assert found == {NOT_MEASURED: "weights could not be made: no space"}
     assert steps == ["files", "a", "weights"]
+
+
+def test_sizes_are_few_without_a_card_unless_they_are_given(tmp_path: Path) -> None:
+    assert visit(tmp_path).config.questions == 35_030
+    few = visit(tmp_path, has_card=False, some=7).config
+    assert few.questions is not None and few.questions <= 225 and few.some == 7
+
+
+def test_what_only_a_card_has_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_visit, "run_limited", lambda *_: {"seconds": 1})
+    one = part(card=True)
+    assert visit(tmp_path, has_card=False).run_part(one) == {NOT_MEASURED: "no GPU here"}
+    assert visit(tmp_path).run_part(one) == {"seconds": 1}
+
+
+def test_parts_are_forked_by_a_process_that_is_warm(tmp_path: Path) -> None:
+    """Each in a process of its own, which its limit ends; the warm one goes on."""
+    process = WarmProcess("plain")
+    words = ["--folder", str(tmp_path), "--dataset", "sample", "--part"]
+    try:
+        assert NOT_MEASURED in process.run([*words, "no such part"], 60)
+        assert process.run([*words, "ceilings"], 0.5) == {NOT_MEASURED: "not done after 0 s"}
+        result = process.run([*words, "doctor"], 60)
+        assert result["doctor"]["machine"]
+    finally:
+        process.close()
+    assert "ended" in process.run([*words, "doctor"], 5)[NOT_MEASURED]
+
+
+def test_commands_in_place_give_what_they_print(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_commands, "_in_place", True)
+    assert "usage: python -m kmmlu_fast.doctor" in gpu_commands.run_command(["kmmlu_fast.doctor", "--help"])
+    with pytest.raises(EngineError, match=r"ended with exit code 2"):
+        gpu_commands.run_command(["kmmlu_fast.doctor", "--no-such-flag"])
 
 
 @pytest.mark.parametrize(
@@ -148,7 +182,7 @@ sys.path.insert(0, {str(ROOT)!r})
 from bench import gpu_visit
 from bench.gpu_needs import PARTS
 config = gpu_visit.GpuConfig.model_validate({{"shape": "tiny", "dataset": "sample"}})
-visit = gpu_visit.Visit(config, Path({str(tmp_path)!r}), Path({str(tmp_path)!r}), time.monotonic())
+visit = gpu_visit.Visit(config, Path({str(tmp_path)!r}), Path({str(tmp_path)!r}), time.monotonic(), True)
 visit.run_part = lambda part: {{"seconds": 7}} if part.name == "ceilings" else time.sleep(600)
 gpu_visit.run_parts(visit, list(PARTS))
 """

@@ -126,3 +126,20 @@ def test_verify_shows_the_difference_and_its_exit_code_says_it(
     assert doctor.run_doctor_command(["--verify", "demo", "--json"]) == code
     assert json.loads(capsys.readouterr().out)["passed"] is (code == 0)
     assert asked == [("demo", "sample")] * 2
+
+
+def test_a_card_that_is_not_here(library: Path) -> None:
+    """Before set-up too, beside a card that is here."""
+    code, out, err = call(
+        library, "--gpu-memory", "24", python=("-S",), FAKE_GIB="8", FAKE_CC="75", COLUMNS="80"
+    )
+    assert (code, err) == (0, "") and "This machine" not in out and "8 GiB (" not in out
+    assert "a GPU with 24 GiB" in out and "21.6 GiB  yes" in out
+    assert max(len(line) for line in out.splitlines() if not line.startswith(("  kmmlu", "What"))) <= 80
+    for flags, fault in (
+        (["--gpu-memory", "nan"], "must be a number of GiB"),
+        (["--gpu-memory", "-1"], "--gpu-memory"),
+        (["--gpu-memory", "24", "--verify", "demo"], "does not go with --verify"),
+    ):
+        code, out, err = call(library, *flags)
+        assert (code, out) == (2, "") and fault in err and err.count("\n") == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -126,7 +127,9 @@ def test_key_columns_stay(
         for seed, name in enumerate(names, 1)
     ]
     assert compare.run_compare_command(runs) == 0
-    board = capsys.readouterr().out.splitlines()[:4]
+    out = capsys.readouterr().out
+    assert "differe…" not in out and "questio…" not in out
+    board = out.splitlines()[:4]
     assert all(part in board[0] for part in ("micro", "95 % interval", "against base", "p (mid-p)"))
     assert max(map(len, board)) <= width and any("a-rather-long-name" in line for line in board)
 
@@ -190,3 +193,47 @@ def test_small_slips_are_answered(tmp_path: Path, capsys: Caught) -> None:
     table.write_text("question_id,answer,phi-4\nLaw/test/0,A,A\nLaw/test/1,B,A\n", encoding="utf-8")
     assert cli.dispatch_command(["report", f"{table}:phi4", "--output", str(tmp_path / "r.html")]) == 2
     assert "has no column 'phi4', did you mean phi-4?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["eval", "--model", "./no/such"], "./no/such"),
+        (["eval", "--model", "m", "--adapter", "nothing"], "--adapter nothing: no such directory"),
+        (["eval", "--model", "m", "--adapter", "a=./no/such"], "--adapter ./no/such: no such directory"),
+        (["eval", "--prompt-style", "chat", "--chat-template", "no.jinja"], "no.jinja: no such file"),
+        (["eval", "--plan", "--model", "m", "--adapter", "nothing"], "--adapter nothing: no such directory"),
+        (["leakage", "nothing.jsonl"], "nothing.jsonl: no such file"),
+        (["train", "--model", "org/none", "--data", "nothing.jsonl"], "nothing.jsonl: no such file"),
+        (["compare", "--latest"], "holds no finished run; run kmmlu-fast eval first"),
+    ],
+)
+def test_what_is_missing_here_is_named_before_the_hub_is_asked(
+    words: list[str], part: str, tmp_path: Path, capsys: Caught, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kmmlu_fast.machine import hub
+
+    def refuse(*_: object) -> str:
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(hub, "hub_problem", refuse)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert cli.dispatch_command(words) == 2
+    err = capsys.readouterr().err
+    assert part in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("dataset", "private"), [("sample", False), ("elsewhere", True)])
+def test_only_texts_that_are_not_free_are_called_private(
+    dataset: str, private: bool, tmp_path: Path, capsys: Caught, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kmmlu_fast.data import dataset as datasets
+
+    texts = tmp_path / "elsewhere"
+    shutil.copytree(datasets.SAMPLE_DIR, texts)
+    monkeypatch.chdir(tmp_path)
+    frame = predictions(1, sizes={"Law": 4, "Math": 4})
+    run = run_directory(tmp_path / "base", "base", frame, dataset=dataset)
+    assert cli.dispatch_command(["report", str(run), "--output", "r.html"]) == 0
+    assert ("keep it private" in capsys.readouterr().err) == private

@@ -6,6 +6,7 @@ A block of commands stands behind ``<!-- test: quick | slow | gpu -->``.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from kmmlu_fast import cli
 from kmmlu_fast.command import help_text
 from kmmlu_fast.command.flags import parse_config
 
@@ -143,6 +145,35 @@ def test_quick_commands_run(command: str, tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 0 and done.stdout, done.stderr
+
+
+PLANNED = [
+    line
+    for line in commands("README.md", "gpu")
+    if shlex.split(line)[1] in ("eval", "train") and "--plan" not in line
+]
+
+
+@pytest.mark.parametrize("command", PLANNED)
+def test_gpu_commands_plan(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Line by line, for a card with 24 GiB that is not here: base, adapter and questions; no engine."""
+    (tmp_path / "out" / "lora").mkdir(parents=True)
+    config = {"peft_type": "LORA", "r": 16, "base_model_name_or_path": "skt/A.X-4.0-Light"}
+    (tmp_path / "out" / "lora" / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    verb, *words = shlex.split(command)[1:]
+    words += ["--plan", "--gpu-memory", "24", *(["--dataset", "sample"] if verb == "eval" else [])]
+    assert cli.dispatch_command([verb, *words]) == 0
+    out = capsys.readouterr().out
+    assert "skt/A.X-4.0-Light" in out and "fits: " in out
+    assert verb == "train" or ("lora: asked" in out) == ("--adapter" in words)
+
+
+def test_enough_gpu_commands_are_planned() -> None:
+    assert len(PLANNED) >= 4
 
 
 @pytest.mark.engine

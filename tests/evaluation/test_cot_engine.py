@@ -71,8 +71,23 @@ def test_restart_draws_the_same_samples_and_nothing_is_unparsed(tmp_path: Path) 
             questions,
             build_chain_of_thought("qa", tokenizer, max_tokens=16, below=whole["Math/test/0"].margin),
         )
+        cut = ask(questions, build_chain_of_thought("qa", tokenizer, max_tokens=16, budgets=(3, 8)))
+        short = ask(questions, build_chain_of_thought("qa", tokenizer, max_tokens=8))
+        voted = build_chain_of_thought(
+            "qa", tokenizer, max_tokens=8, num_samples=5, temperature=1.0, vote_stopping="exact"
+        )
+        settled = ask(questions, voted)
+        again = ask(list(reversed(questions)), voted)
     finally:
         engine.close()
+    # a text of 8 tokens and one of 16 cut after 8 are the same, but for near ties of a batch
+    agree = [(cut[key].budget_predictions or [])[1:] == [short[key].prediction] for key in short]
+    assert sum(agree) >= len(agree) - 1 and all(prediction.budgets == [3, 8] for prediction in cut.values())
+    assert sum(cut[key].texts == greedy[key].texts for key in cut) >= len(cut) - 1
+    for prediction in settled.values():
+        letters = prediction.sample_predictions or []
+        assert 3 <= len(letters) <= 5 and len(letters) == len(prediction.texts or [])
+    assert sum(settled[key].texts == again[key].texts for key in settled) >= len(settled) - 1
     assert all(
         prediction.prediction
         for answers in (whole, rest, other, greedy, budgeted)

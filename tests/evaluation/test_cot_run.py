@@ -4,6 +4,7 @@ comparisons, adapters, resume, refusals.
 
 from __future__ import annotations
 
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -207,3 +208,55 @@ def test_a_parser_of_thoughts_is_in_the_fingerprint_only_if_it_reads_otherwise(
     assert named.config["fingerprint"] != plain.config["fingerprint"]
     with pytest.raises(ConfigError, match="--reasoning-parser goes with --output-type cot"):
         parse_config(EvalConfig, flags(model, tmp_path, "--reasoning-parser", "mistral"), "eval")
+
+
+BUDGETS = (
+    "--num-samples",
+    "4",
+    "--temperature",
+    "0.7",
+    "--thinking-budgets",
+    "2,6,1k",
+    "--max-tokens",
+    "2048",
+)
+
+
+@pytest.mark.parametrize("lang", ["en", "ko"])
+def test_budgets_and_samples_are_in_metrics_terminal_and_report(
+    lang: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = flags(model, tmp_path, "--config", COT, *BUDGETS, "--lang", lang)
+    assert eval_main.run_eval_command(argv) == 0
+    printed, words = capsys.readouterr().out, text_table("report", lang)
+    [run] = one(model, tmp_path, *BUDGETS)
+    found = run.metrics.reasoning
+    assert [point.budget for point in found.budgets] == [2, 6, 1024, None]
+    assert found.budgets[2].accuracy == found.budgets[3].accuracy == run.micro and found.budgets[2].cut == 0
+    assert found.budgets[0].cut == 1.0 and found.budgets[0].difference is not None
+    assert found.samples.average.samples == 4
+    assert [each.changed for each in found.samples.stopping] == [0, 0]  # equal samples settle at once
+    assert [each.samples for each in found.samples.stopping] == [3, 3]
+    for key in ("budget_heading", "budget_whole", "budget_difference"):
+        assert words[key] in printed
+    assert "avg@4" in printed
+    out = tmp_path / "report.html"
+    assert report.run_report_command([str(run.path), "--output", str(out), "--lang", lang]) == 0
+    html = unescape(out.read_text(encoding="utf-8"))
+    section = html.split('<section id="reasoning">')[1].split("</section>")[0]
+    assert words["budget_note"] in section and "1,024" in section and "avg@4" in section
+    assert words["budget_title"].split("{")[0] in html and 'id="chart-budget-' in html
+
+
+def test_settled_votes_leave_fewer_samples_and_the_same_letters(model: Path, tmp_path: Path) -> None:
+    few = ("--subjects", "STEM", "--num-samples", "8", "--temperature", "0.7")
+    [whole] = one(model, tmp_path, *few)
+    [stopped] = one(model, tmp_path, *few, "--vote-stopping", "exact")
+    assert stopped.path != whole.path
+    assert stopped.frame["prediction"].to_list() == whole.frame["prediction"].to_list()
+    assert set(stopped.frame["sample_predictions"].list.len()) == {5}
+    tokens = [run.frame["sample_tokens"].list.sum().sum() for run in (stopped, whole)]
+    assert tokens[0] * 8 == tokens[1] * 5
+    assert "sample_tokens" not in one(model, tmp_path, "--subjects", "STEM")[0].path.joinpath(
+        "predictions.parquet"
+    ).read_bytes().decode("latin-1")

@@ -11,7 +11,7 @@ from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.core.digests import compute_fingerprint
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.plan import make_eval_plan
-from kmmlu_fast.evaluation.session import run_name
+from kmmlu_fast.evaluation.run_names import run_name
 
 # Written by the code of 2026-11-24, before a question could have other than four options; the model's own
 # digest and the

@@ -10,7 +10,7 @@ import pytest
 
 from kmmlu_fast.core.files import make_ascii_slug, make_slug
 from kmmlu_fast.evaluation.plan import EvalPlan
-from kmmlu_fast.evaluation.session import run_directory_name, run_name
+from kmmlu_fast.evaluation.run_names import run_directory_name, run_name
 
 
 def plan(folder: Path, model: str = "skt/A.X-4.0-Light") -> EvalPlan:

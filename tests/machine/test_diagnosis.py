@@ -62,7 +62,9 @@ def found(here: Machine = ZEN4, at: GpuInventory | None = None, **more: object) 
         (12, (8, 9), "RTX 4070", f"kmmlu-fast eval --model {NAME} --quantization fp8_per_channel"),
         (16, (8, 9), "RTX 4080", f"kmmlu-fast eval --model {NAME} --quantization fp8_per_channel"),
         (24, (8, 9), "RTX 4090", f"kmmlu-fast eval --model {NAME}"),
+        (48, (8, 9), "L40S", f"kmmlu-fast eval --model {NAME}"),
         (80, (9, 0), "H100 80GB HBM3", f"kmmlu-fast eval --model {NAME}"),
+        (141, (9, 0), "H200", f"kmmlu-fast eval --model {NAME}"),
     ],
 )
 def test_commands_by_card(gib: float, capability: tuple[int, int], name: str, command: str) -> None:
@@ -200,3 +202,16 @@ def test_what_is_compiled_at_the_first_start_is_said() -> None:
     assert not any("compile" in text for text in found(flashinfer="compiled").notes), "no card computes"
     (note,) = (text for text in found(at=cards(32, (12, 0), "RTX 5090")).notes if "compile" in text)
     assert "RTX 5090" in note and "~/.nv/ComputeCache" in note
+
+
+def test_a_card_that_is_not_here() -> None:
+    """Neither this machine's cards nor its installed set matter: what that one needs is said."""
+    there = diagnose_machine(NAME, gpu_memory_gib=24)
+    assert there.assumed and there.card is not None and there.card.free_bytes == 24 * GIB
+    assert there.obstacles == [] and "setup.sh gpu" in there.setup
+    assert there.command == f"kmmlu-fast eval --model {NAME}"
+    assert sum("is assumed" in note for note in there.notes) == 1
+    assert not any("here" in note for note in there.notes)
+    small = diagnose_machine(NAME, gpu_memory_gib=4)
+    assert len(small.obstacles) == 1 and "needs 14.9 GiB of the 3.6 GiB" in small.obstacles[0]
+    assert small.command == ""

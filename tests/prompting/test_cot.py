@@ -620,7 +620,7 @@ def test_comparison_of_samples_and_rotations() -> None:
     ]
     sampled = compare_reasoning(predictions_frame(rows))
     assert sampled is not None and sampled.samples is not None
-    assert dict(sampled.samples) == {
+    assert sampled.samples.model_dump(exclude={"average", "stopping", "drawn"}) == {
         "num_samples": 4,
         "accuracy_first_sample": 0.0,
         "accuracy_majority": 0.5,
@@ -673,3 +673,115 @@ def test_one_method_serves_base_and_adapters(tokenizer: Any) -> None:
     ask_questions(engine, asked, method, adapter, Kept())
     assert [r.stage for r in engine.requests] == ["letters", "reason", "forced-0"]
     assert {r.adapter for r in engine.requests} == {adapter}
+
+
+# settled votes, thinking budgets
+# ---------------------------------------------------------------------------------------
+
+
+def cycle_texts(*texts: str) -> Callable[[Request], Sequence[str]]:
+    """Each generated text is the next of these, round by round."""
+    source = iter(texts)
+    return lambda request: [next(source) for _ in range(text_of(request).num_samples)]
+
+
+def test_samples_stop_where_the_vote_is_settled_and_the_vote_is_that_of_all(tokenizer: Any) -> None:
+    texts = ("정답: B\n", "정답: B\n", CANNOT_BE_READ, "정답: B\n", "정답: D\n")
+    method = build_chain_of_thought("qa", tokenizer, num_samples=5, temperature=0.7, vote_stopping="exact")
+    engine = Scripted(cycle_texts(*texts), lambda request: (-1.0, -2.0, -3.0, -4.0))
+    (prediction,) = ask(engine, method, [make_question()], tokenizer)
+    assert [r.stage for r in engine.requests] == ["letters", "reason", "forced-2", "reason-3"]
+    assert [text_of(r).num_samples for r in engine.requests if r.stage.startswith("reason")] == [3, 1]
+    seeds = [text_of(r).seed for r in engine.requests if r.stage.startswith("reason")]
+    assert len(set(seeds)) == 2 and None not in seeds
+    assert prediction.sample_predictions == ["B", "B", "A", "B"] and prediction.prediction == "B"
+    assert prediction.texts == list(texts[:4]) and prediction.confidence == 0.75
+    assert prediction.sample_tokens == [len(text) for text in texts[:4]]
+    forced = next(r for r in engine.requests if r.stage == "forced-2")
+    reason = next(r for r in engine.requests if r.stage == "reason")
+    written = tuple(ord(c) % 200 + 5 for c in CANNOT_BE_READ)
+    assert forced.token_ids == (*reason.token_ids, *written, *method.force_ids)
+
+
+@pytest.mark.parametrize("unreadable", [(0, 1, 2), (0, 2), (1,)])
+def test_several_unread_texts_are_forced_one_after_the_other(
+    unreadable: tuple[int, ...], tokenizer: Any
+) -> None:
+    texts = [CANNOT_BE_READ if place in unreadable else "정답: A\n" for place in range(3)]
+    method = build_chain_of_thought("qa", tokenizer, num_samples=5, temperature=0.7, vote_stopping="exact")
+    engine = Scripted(cycle_texts(*texts), lambda request: (-1.0, -2.0, -3.0, -4.0))
+    (prediction,) = ask(engine, method, [make_question()], tokenizer)
+    assert [r.stage for r in engine.requests][2:] == [f"forced-{place}" for place in unreadable]
+    assert prediction.sample_predictions == ["A", "A", "A"]
+
+
+def test_votes_stop_with_a_direct_margin_too(tokenizer: Any) -> None:
+    method = build_chain_of_thought(
+        "qa", tokenizer, num_samples=3, temperature=0.7, vote_stopping="exact", below=1.0
+    )
+    engine = Scripted(cycle_texts("정답: A\n", "정답: A\n"), lambda request: (-1.0, -1.1, -3.0, -4.0))
+    (prediction,) = ask(engine, method, [make_question()], tokenizer)
+    assert [r.stage for r in engine.requests] == ["letters", "reason"]
+    assert prediction.sample_predictions == ["A", "A"]
+
+
+def test_a_text_is_cut_at_every_budget_and_forced(tokenizer: Any) -> None:
+    text = "1을 더하면 하나이다.\n정답: B\n"
+    method = build_chain_of_thought("qa", tokenizer, budgets=(0, 5, 400))
+    engine = Scripted(text, lambda request: (-1.0, -2.0, -0.5, -4.0))
+    (prediction,) = ask(engine, method, [make_question()], tokenizer)
+    assert [r.stage for r in engine.requests] == ["letters", "reason", "budget-0-0", "budget-5-0"]
+    reason, none, five = engine.requests[1:]
+    written = tuple(ord(c) % 200 + 5 for c in text)
+    assert none.token_ids == (*reason.token_ids, *method.force_ids)
+    assert five.token_ids == (*reason.token_ids, *written[:5], *method.force_ids)
+    assert prediction.budgets == [0, 5, 400] and prediction.budget_predictions == ["C", "C", "B"]
+    assert prediction.prediction == "B" and prediction.sample_tokens == [len(text)]
+    plain = build_chain_of_thought("qa", tokenizer)
+    assert {**plain.decoding([]), "thinking_budgets": [0, 5, 400]} == method.decoding([])
+
+
+def test_samples_vote_at_each_budget(tokenizer: Any) -> None:
+    method = build_chain_of_thought("qa", tokenizer, num_samples=3, temperature=0.7, budgets=(3,))
+    texts = ("정답: D\n", "정답: D\n", "정답: A\n")
+    letters = {"budget-3-0": "B", "budget-3-1": "C", "budget-3-2": "C"}
+
+    def scored(request: Request) -> Sequence[float]:
+        return [-0.1 if letter == letters.get(request.stage, "A") else -5.0 for letter in LETTERS]
+
+    (prediction,) = ask(Scripted(lambda request: texts, scored), method, [make_question()], tokenizer)
+    assert (prediction.prediction, prediction.budget_predictions) == ("D", ["C"])
+
+
+def test_a_thought_is_closed_where_a_cut_leaves_it_open(qwen: Any) -> None:
+    text = "생각 중이다</think>\n정답: B\n"
+
+    class Tokenised(Scripted):
+        def _answer(self, request: Request) -> Response:
+            response = super()._answer(request)
+            ids = tuple(qwen.encode(text, add_special_tokens=False))
+            whole = tuple(replace(each, token_ids=ids) for each in response.completions)
+            return replace(response, completions=whole)
+
+    closing = len(qwen.encode("생각 중이다</think>", add_special_tokens=False))
+    method = build_chain_of_thought("chat", qwen, thinking=True, budgets=(4, closing - 1, closing))
+    engine = Tokenised(text)
+    ask(engine, method, [make_question()], qwen)
+    cuts = [r for r in engine.requests if r.stage.startswith("budget")]
+    ended = [r.token_ids[-len(method.force_ids) - len(method.think_end_ids) :] for r in cuts]
+    end = (*method.think_end_ids, *method.force_ids)
+    assert [tail == end for tail in ended] == [True, True, False]
+
+
+def test_a_mark_whose_tokens_depend_on_what_stands_around_it_is_refused(
+    qwen: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kmmlu_fast.prompting import cot_tokens
+
+    def glued(tokenizer: Any, prompt: Any, text: str) -> list[int]:
+        return [1, 2] if text == "</think>" else [ord(c) for c in text]
+
+    build_chain_of_thought("chat", qwen, thinking=True, budgets=(9,))
+    monkeypatch.setattr(cot_tokens, "continuation_ids", glued)
+    with pytest.raises(ConfigError, match=r"--thinking-budgets: .* leave the flag out"):
+        cot_tokens._mark_ids(qwen, "</think>")

@@ -52,7 +52,7 @@ def test_what_is_no_run_says_what_is(runs: Path, tmp_path: Path) -> None:
         resolve_run_names(["loar"], runs)
     with pytest.raises(RunError, match="is the end of 4 fingerprints"):
         resolve_run_names(["ffffff"], runs)
-    with pytest.raises(RunError, match="no adapter's run with a base run"):
+    with pytest.raises(RunError, match="holds no finished run"):
         resolve_run_names([], tmp_path / "nothing", latest=True)
 
 

@@ -25,6 +25,11 @@ def test_slopes_of_weights(slope: float, name: str) -> None:
     assert names(weights(tensor(Q, slope), tensor(K, slope))) == [name]
 
 
+def test_half_of_the_modules_without_the_adapter_are_named_as_such() -> None:
+    (cause,) = find_weight_causes(weights(*(tensor(f"{Q}{n}", float(n % 2)) for n in range(6))))
+    assert "the adapter is not applied to 3 of 6" in cause.phrase
+
+
 def test_some_modules_without_the_adapter() -> None:
     found = weights(tensor(Q, 0.0), tensor(K, 1.0), tensor(K + "2", 1.0))
     assert names(found) == ["missing part"]

@@ -45,7 +45,8 @@ def test_the_same(tokenizer: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "bos"), [(lambda ids: ids[1:], "lost"), (lambda ids: [2, *ids], "doubled")]
+    ("change", "bos"),
+    [(lambda ids: ids[1:], "lost"), (lambda ids: [2, *ids], "doubled"), (lambda ids: [5, *ids], "added")],
 )
 def test_begin_of_text(tokenizer: Any, change: Any, bos: str) -> None:
     found = compare_texts(tokenizer, Changed(tokenizer, change), [], [], None)
@@ -71,3 +72,7 @@ def test_templates(tokenizer: Any) -> None:
     assert compare_texts(bare, tokenizer, [], [], None).template == "same"  # measured without one
     switching = Changed(tokenizer, template=lambda text, thinking: text + ("" if thinking else "</think>"))
     assert compare_texts(switching, tokenizer, [], [], None).template == "thinking"
+    turned = Changed(tokenizer, template=lambda text, thinking: text + ("</think>" if thinking else ""))
+    assert compare_texts(switching, turned, [], [], None).template == "thinking"
+    both = Changed(tokenizer, template=lambda text, thinking: text + ("y" if thinking else "z"))
+    assert compare_texts(switching, both, [], [], None).template == "other"

@@ -11,6 +11,8 @@ import pytest
 
 from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.core.errors import ConfigError, InstallError
+from kmmlu_fast.machine import trackers
+from kmmlu_fast.machine.trackers import TRACKERS, require_trackers
 from kmmlu_fast.training import library_names
 from kmmlu_fast.training.arguments import scheduler_options
 from kmmlu_fast.training.config import TrainConfig
@@ -18,10 +20,8 @@ from kmmlu_fast.training.library_names import (
     OPTIMISER_MODULES,
     OPTIMISERS,
     SCHEDULERS,
-    TRACKERS,
     UNUSABLE_OPTIMISERS,
     UNUSABLE_SCHEDULERS,
-    require_trackers,
 )
 
 
@@ -72,17 +72,17 @@ def test_parsing_imports_no_heavy_library() -> None:
 
 
 def test_a_package_that_an_optimiser_needs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library_names, "_is_installed", lambda module: False)
+    monkeypatch.setattr(library_names, "is_module_installed", lambda module: False)
     with pytest.raises(ConfigError, match="needs the package schedulefree, which is not installed"):
         parse("--optim", "schedule_free_adamw")
-    monkeypatch.setattr(library_names, "_is_installed", lambda module: True)
+    monkeypatch.setattr(library_names, "is_module_installed", lambda module: True)
     assert parse("--optim", "schedule_free_adamw").optim == "schedule_free_adamw"
 
 
 def test_a_tracker_that_is_not_installed_is_named_with_the_way_to_install_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(library_names, "_is_installed", lambda module: module == "mlflow")
+    monkeypatch.setattr(trackers, "is_module_installed", lambda module: module == "mlflow")
     require_trackers(["mlflow", "all", "kubeflow"])
     with pytest.raises(InstallError, match=r"--report-to dagshub: needs dagshub, .* pip install dagshub"):
         require_trackers(["dagshub"])

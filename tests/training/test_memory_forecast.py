@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,7 @@ from kmmlu_fast.training.memory_forecast import (
 from kmmlu_fast.training.model_shape import shape_from_config
 
 GIB = 1 << 30
+DOCS = Path(__file__).parents[2] / "docs"
 AX4 = find_model_facts("skt/A.X-4.0-Light", offline=True)
 assert AX4 is not None
 
@@ -67,6 +69,40 @@ def test_types() -> None:
     assert forecast_training(AX4, 14 * GIB, capability=(7, 5)).dtype == "float16"
     assert forecast_training(AX4, 14 * GIB, capability=(8, 0)).dtype == "bfloat16"
     assert forecast_training(AX4, 60 * GIB, capability=None, cpu_dtype="float32").dtype == "float32"
+
+
+def test_families_that_overflow_in_float16_are_planned_in_float32() -> None:
+    gemma = replace(AX4, model_types=("gemma3_text",))
+    old, other = (forecast_training(model, 14 * GIB, capability=(7, 5)) for model in (gemma, AX4))
+    assert (old.dtype, other.dtype) == ("float32", "float16") and "in float32" in old.line
+    assert old.plan is not None and other.plan is not None
+    assert old.plan.parts_bytes["weights"] == other.plan.parts_bytes["weights"]  # stored in 16 bit
+    at_one = [one.parts_bytes["activations"] / one.micro_batch for one in (old.plan, other.plan)]
+    assert at_one[0] == pytest.approx(2 * at_one[1], rel=0.01)
+    assert forecast_training(gemma, 14 * GIB, capability=(8, 6)).dtype == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("gib", "micro_batch", "checkpointing"),
+    [
+        (8, 2, True),
+        (12, 8, True),
+        (16, 16, True),
+        (24, 2, False),
+        (48, 4, False),
+        (80, 8, False),
+        (141, 16, False),
+    ],
+)
+def test_the_table_of_cards_in_the_docs(gib: int, micro_batch: int, checkpointing: bool) -> None:
+    """docs/hardware.md; half a GiB is in use, as on a card without a screen."""
+    plan = forecast_training(AX4, gib * GIB - GIB // 2, capability=(8, 9)).plan
+    assert plan is not None
+    assert (plan.micro_batch, plan.seq_length, plan.checkpointing) == (micro_batch, 1024, checkpointing)
+    row = next(
+        line for line in (DOCS / "hardware.md").read_text("utf-8").splitlines() if f"| {gib} GB |" in line
+    )
+    assert f"micro-batch {micro_batch}" in row and ("nothing recomputed" in row) is not checkpointing
 
 
 def test_a_small_model_is_trained_in_16_bit() -> None:

@@ -7,10 +7,11 @@ own end, so a text does not depend on its batch. Knows nothing of models.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from typing import Any
 
-from kmmlu_fast.core.schema import Completion
+from kmmlu_fast.core.schema import Completion, Generation
 from kmmlu_fast.engines.hf.batching import GenerationRow
 
 
@@ -30,18 +31,25 @@ class Sampler:
             if row.want.temperature > 0:
                 generator = torch.Generator(device=device)
                 generator.manual_seed(_row_seed(row, engine_seed))
-                self._draws.append((index, row.want.temperature, row.want.top_p, generator))
+                self._draws.append((index, row.want, generator))
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
         import torch
 
-        for index, temperature, top_p, generator in self._draws:
-            logits = scores[index].float() / temperature
-            if top_p < 1:
-                logits = _apply_top_p(logits, top_p)
+        for index, want, generator in self._draws:
+            logits = _truncate_logits(scores[index].float() / want.temperature, want)
             noise = torch.empty_like(logits).exponential_(generator=generator)
             scores[index] = logits - noise.log()
         return scores
+
+
+def _truncate_logits(logits: Any, want: Generation) -> Any:
+    """Logits, minus infinity outside of what ``min_p``, ``top_k`` and ``top_p`` leave, in vLLM's order."""
+    if want.min_p > 0:
+        logits = logits.masked_fill(logits < logits.max() + math.log(want.min_p), float("-inf"))
+    if 0 < want.top_k < len(logits):
+        logits = logits.masked_fill(logits < logits.topk(want.top_k).values[-1], float("-inf"))
+    return _apply_top_p(logits, want.top_p) if want.top_p < 1 else logits
 
 
 def _apply_top_p(logits: Any, top_p: float) -> Any:

@@ -16,13 +16,9 @@ def open_transformers(
     options: EngineOptions, model: Model, adapters: Sequence[Adapter], max_model_len: int, path: str | None
 ) -> Engine:
     """Load the model here."""
-    from kmmlu_fast.core.console import log_note
     from kmmlu_fast.engines.hf.engine import TransformersEngine
     from kmmlu_fast.engines.hf.model import TransformersSettings
-    from kmmlu_fast.machine.device import has_gpu
 
-    if not has_gpu():
-        log_note("engine: transformers is slow on a CPU; --engine vllm is faster if it can serve the model")
     settings = TransformersSettings(
         model=path or model.path,
         revision=None if path else model.revision,
@@ -53,6 +49,14 @@ def _transformers_option_problem(options: EngineOptions) -> str:
     return ""
 
 
+def _advice_on_cpu() -> str:
+    from kmmlu_fast.machine.device import has_gpu
+
+    if has_gpu():
+        return ""
+    return "engine: transformers is slow on a CPU; --engine vllm is faster if it can serve the model"
+
+
 def _libraries(options: EngineOptions) -> list[str]:
     return ["transformers", "bitsandbytes"] if options.quantization else ["transformers"]
 
@@ -78,4 +82,5 @@ KIND = EngineKind(
         "swap": "goes with vLLM: --engine transformers applies adapters unmerged; use serve"
     },
     swap_problem=lambda options: "weights can be written only into a single vLLM engine in this process",
+    advice=_advice_on_cpu,
 )

@@ -6,7 +6,6 @@ refused in one line that names what can. Knows nothing of requests.
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 
 from kmmlu_fast.core.errors import AdapterError, EngineError
 from kmmlu_fast.core.schema import Adapter
+from kmmlu_fast.machine.extras import silence_bitsandbytes
 from kmmlu_fast.machine.host import best_cpu_dtype
 
 # Modules that QLoRA does not quantise: the output layer, routers of mixtures of experts, non-text encoders.
@@ -53,8 +53,7 @@ def load_transformers_model(settings: TransformersSettings, device: str) -> tupl
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    # PEFT imports it, and it warns about optional kernels.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    silence_bitsandbytes()
     where = f"model {settings.model}"
     try:
         config = AutoConfig.from_pretrained(

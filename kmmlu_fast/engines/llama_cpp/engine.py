@@ -155,7 +155,7 @@ class LlamaCppEngine:
             request.token_ids,
             n_predict=want.max_tokens,
             temperature=want.temperature,
-            top_p=want.top_p,
+            **_sampler_options(want),
             seed=(seed + sample) % 2**32,
             stop=list(want.stop),
             return_tokens=True,
@@ -167,7 +167,7 @@ class LlamaCppEngine:
         return Completion(text, tuple(answer["tokens"]), reason)
 
     def _complete(self, prompt: tuple[int, ...], **options: Any) -> dict[str, Any]:
-        # The two samplers of other engines, in their order; llama.cpp's own defaults would add five more.
+        # Other engines' samplers, in their order; llama.cpp's own defaults would add more.
         body = {"prompt": list(prompt), "samplers": ["temperature", "top_p"], "cache_prompt": True, **options}
         return self._model.post("/completion", body)
 
@@ -189,3 +189,12 @@ class LlamaCppEngine:
         if not self._closed:
             self._closed = True
             self._model.close()
+
+
+def _sampler_options(want: Generation) -> dict[str, Any]:
+    """llama.cpp's names of what cuts the distribution; those that cut nothing are left out."""
+    options: dict[str, Any] = {"top_p": want.top_p}
+    if want.min_p or want.top_k:
+        options |= {"min_p": want.min_p, "top_k": want.top_k}
+        options["samplers"] = ["temperature", "min_p", "top_k", "top_p"]
+    return options

@@ -34,6 +34,10 @@ def _sampling_payload(text: Generation) -> dict[str, Any]:
         "top_p": text.top_p,
         "n": text.num_samples,
     }
+    if text.top_k:
+        payload |= {"top_k": text.top_k}
+    if text.min_p:
+        payload |= {"min_p": text.min_p}
     if text.stop:
         payload |= {"stop": list(text.stop), "include_stop_str_in_output": text.include_stop}
     if text.stop_ids:

@@ -97,6 +97,8 @@ def sampling_params(want: Want) -> Any:
             return SamplingParams(
                 temperature=want.temperature,
                 top_p=want.top_p,
+                top_k=want.top_k,
+                min_p=want.min_p,
                 n=want.num_samples,
                 max_tokens=want.max_tokens,
                 seed=want.seed,

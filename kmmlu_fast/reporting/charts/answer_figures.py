@@ -42,6 +42,7 @@ def report_figures(report: ReportData, plan: Path | None, t: Translator) -> list
         effort.cost_figure(report.headlines, t, "seconds"),
     ]
     for run, name in zip(shown, distinct_slugs(run.name for run in shown), strict=True):
+        candidates.append(effort.budget_figure(run, name, t))
         candidates.append(effort.training_curve_figure(run, name, t))
     candidates.append(effort.sampling_plan_figure(plan, t))
     return [figure for figure in candidates if figure is not None]

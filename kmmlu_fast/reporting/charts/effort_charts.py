@@ -45,6 +45,20 @@ def cost_chart(frame: pl.DataFrame, palette: Palette, t: Translator, axis: str) 
     ).properties(width=400, height=240)
 
 
+def budget_chart(frame: pl.DataFrame, palette: Palette, t: Translator, axis: str) -> Any:
+    """The points of ``cost_chart``, joined in their order: one set of texts, cut ever later."""
+    import altair as alt
+
+    points = cost_chart(frame, palette, t, axis)
+    x = points.layer[0].encoding.x
+    line = (
+        alt.Chart(frame)
+        .mark_line(color=palette["second"], strokeWidth=1.5)
+        .encode(x=x, y="accuracy:Q", order="cost:Q")
+    )
+    return alt.layer(line, *points.layer).properties(width=400, height=240)
+
+
 def _label_offsets(frame: pl.DataFrame, log: bool) -> list[int | None]:
     """Where each dot's label touches no other label or dot; None if nowhere: the name is in the tooltip and
     the table.

@@ -1,4 +1,4 @@
-"""Charts of effort: tokens and seconds, the training curve, where training questions came from.
+"""Charts of effort: tokens and seconds, thinking budgets, the training curve, training questions drawn.
 
 In: headlines, a run's adapter log, a sampling plan, a translator. Out: ``Figure``s. Knows nothing of HTML;
 ``effort_charts`` draws.
@@ -45,6 +45,27 @@ def cost_figure(rows: Sequence[Headline], t: Translator, what: str) -> Figure | 
         title=t("cost_title", what=name),
         note=t("cost_note"),
         draw=lambda palette: charts.cost_chart(frame, palette, t, name),
+    )
+
+
+def budget_figure(run: Run, name: str, t: Translator) -> Figure | None:
+    """The run's accuracy against thinking budget; None if its texts were not cut. ``name``: for the file."""
+    points = run.metrics.reasoning.budgets if run.metrics.reasoning else []
+    if not points:
+        return None
+    rows = []
+    for point in points:
+        label = t("budget_whole") if point.budget is None else f"{point.budget:,}"
+        tip = f"{label}: {format_percent(point.accuracy)} %, {point.tokens:,.0f} {t('cost_tokens')}"
+        scores = {"accuracy": point.accuracy, "low": point.ci_low, "high": point.ci_high}
+        cost = max(1.0, point.tokens)  # a logarithmic axis has no 0
+        rows.append({"run": label, "cost": cost, **scores, "tip": tip})
+    frame = pl.DataFrame(rows)
+    return Figure(
+        id=f"budget-{name}",
+        title=t("budget_title", name=run.name),
+        note=t("budget_figure_note"),
+        draw=lambda palette: charts.budget_chart(frame, palette, t, t("budget_axis")),
     )
 
 

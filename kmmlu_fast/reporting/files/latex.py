@@ -6,6 +6,7 @@ files.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from rich.table import Table
@@ -39,6 +40,9 @@ _ESCAPES = {
     "\n": " ",
 }
 _TABLE = str.maketrans(_ESCAPES)
+_HEADER_LENGTH = 14  # characters; a longer heading stands in several lines
+# A table wider than the line (a two-column page, many columns) is scaled to it; others keep their size.
+_SHRUNK_TO_FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 
 
 def escape_latex(text: str) -> str:
@@ -48,7 +52,7 @@ def escape_latex(text: str) -> str:
 
 def report_data_to_latex(report: ReportData, t: Translator, by_subject: bool) -> str:
     """The leaderboard, each pair, subjects x models, and the methods. ``t`` has the part "methods"."""
-    parts = ["% \\usepackage{booktabs}" + ("" if t.lang == "en" else "  \\usepackage{kotex}")]
+    parts = ["% \\usepackage{booktabs,graphicx}" + ("" if t.lang == "en" else "  \\usepackage{kotex}")]
     board = tables.leaderboard_table(report.headlines, report.pairs, t)
     kept = [0, 1, 2, 3]
     if report.pairs:
@@ -84,8 +88,10 @@ def table_to_latex(
     """
     columns = [table.columns[place] for place in keep] if keep else list(table.columns)
     sides = "".join("r" if column.justify == "right" else "l" for column in columns)
-    titles = [_plain_text(column.header) for column in columns]
-    header = [escape_latex((names or {}).get(title, title)) for title in titles]
+    header = [
+        _header_latex((names or {}).get(title, title), side)
+        for title, side in zip((_plain_text(column.header) for column in columns), sides, strict=True)
+    ]
     rows = zip(*([_cell_latex(cell) for cell in column.cells] for column in columns), strict=True)
     lines = [
         r"\begin{table}[t]",
@@ -93,16 +99,30 @@ def table_to_latex(
         r"\small",
         rf"\caption{{{escape_latex(caption)}}}",
         rf"\label{{tab:{label}}}",
+        _SHRUNK_TO_FIT,
         rf"\begin{{tabular}}{{{sides}}}",
         r"\toprule",
         " & ".join(header) + r" \\",
         r"\midrule",
         *(" & ".join(row) + r" \\" for row in rows),
         r"\bottomrule",
-        r"\end{tabular}",
+        r"\end{tabular}}",
         r"\end{table}",
     ]
     return "\n".join(lines)
+
+
+def _header_latex(title: str, side: str) -> str:
+    """A heading; a long one in lines, broken after spaces and hyphens, so that the table fits the page."""
+    if len(title) <= _HEADER_LENGTH:
+        return escape_latex(title)
+    lines = [""]
+    for piece in re.findall(r"[^ -]*[ -]?", title):
+        if lines[-1] and len((lines[-1] + piece).strip()) > _HEADER_LENGTH:
+            lines.append("")
+        lines[-1] += piece
+    stacked = r" \\ ".join(escape_latex(line.strip()) for line in lines)
+    return rf"\shortstack[{side}]{{{stacked}}}" if len(lines) > 1 else stacked
 
 
 def _plain_text(cell: object) -> str:

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kmmlu_fast.core.console import wrap_text
+
 _OPTIONS = {
     "in_memory": True,
     "strings_to_formulas": False,
@@ -19,6 +21,10 @@ _OPTIONS = {
 }
 _SCALE = {"type": "3_color_scale", "min_color": "#F4B6A2", "mid_color": "#FFFFFF", "max_color": "#A9D8BE"}
 _BAR = {"type": "data_bar", "bar_color": "#7FC4A4", "bar_negative_color": "#E58A6E", "bar_solid": True}
+
+
+_A4 = 9
+_SENTENCE_COLUMNS, _LINE_POINTS = 105, 15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,22 +66,33 @@ class Workbook:
         self._book.close()
         return self._buffer.getvalue()
 
+    def _add_worksheet(self, name: str) -> Any:
+        """A sheet that prints on A4, as wide as the page."""
+        sheet = self._book.add_worksheet(name)
+        sheet.set_paper(_A4)
+        sheet.set_landscape()
+        sheet.fit_to_pages(1, 0)
+        return sheet
+
     def add_sentences(self, name: str, parts: Sequence[tuple[str, Sequence[str]]]) -> None:
         """A sheet of sentences under their titles."""
-        sheet = self._book.add_worksheet(name)
+        sheet = self._add_worksheet(name)
         wrapped = self._book.add_format({"text_wrap": True, "valign": "top"})
-        sheet.set_column(0, 0, 110)
+        sheet.set_column(0, 0, _SENTENCE_COLUMNS * 1.05)
         row = 0
         for title, lines in parts:
             sheet.write_string(row, 0, title, self._head)
             for line in lines:
                 row += 1
                 sheet.write_string(row, 0, line, wrapped)
+                # Not every program finds the height of wrapped text by itself.
+                sheet.set_row(row, _LINE_POINTS * len(wrap_text(line, _SENTENCE_COLUMNS)))
             row += 2
 
     def add(self, table: Sheet) -> None:
         """A sheet of its own: cells, a frozen heading with filters, colours, and the chart beside it."""
-        sheet = self._book.add_worksheet(table.name)
+        sheet = self._add_worksheet(table.name)
+        sheet.repeat_rows(0)
         for column, heading in enumerate(table.headings):
             sheet.write_string(0, column, heading, self._head)
         for number, row in enumerate(table.rows, 1):
@@ -91,6 +108,7 @@ class Workbook:
         self._add_colours(sheet, table, last)
         if table.chart is not None and table.rows:
             end = min(last, table.charted or last)
+            sheet.print_area(0, 0, last, len(table.headings) - 1)  # with the chart, too small to read
             sheet.insert_chart(0, len(table.headings) + 1, self._bar_chart(table, table.chart, end))
 
     def _cell_format(self, table: Sheet, column: int) -> Any:

@@ -24,6 +24,7 @@ from kmmlu_fast.reporting.report_data import ReportData
 from kmmlu_fast.reporting.wording import error_text, exam_text, form_text, protocol_text, reasoning_text
 from kmmlu_fast.reporting.wording.language import Translator
 from kmmlu_fast.reporting.wording.recipe_text import key_audit_lines, recipe_sentence
+from kmmlu_fast.reporting.wording.sampling_text import BUDGET_COLUMN_KEYS
 from kmmlu_fast.runs.run import Run
 
 # Sections in order, and the anchors that differ from the section's name.
@@ -71,6 +72,7 @@ def report_context(
         "matrix": tables.subject_matrix(runs, t),
         "key_lines": key_audit_lines(report.key_audit, t) if len(runs) >= MIN_RUNS else [],
         "reasoning": reasoning_text.reasoning_section([(run.name, run.metrics.reasoning) for run in runs], t),
+        "budget_columns": [t(name) for name in BUDGET_COLUMN_KEYS],
         "errors": error_text.errors_section(
             report, answer_figures.runs_in_focus(report), t, with_texts=with_texts
         ),

@@ -10,6 +10,7 @@ import sys
 import textwrap
 from collections.abc import Sequence
 
+from kmmlu_fast.core.console import terminal_width
 from kmmlu_fast.machine import host, packages
 from kmmlu_fast.machine.diagnosis import Diagnosis, describe_adapter_support
 from kmmlu_fast.machine.memory_fit import GIB, MemoryOption
@@ -21,7 +22,9 @@ Line = tuple[str, str]  # style (or nothing), text
 
 def diagnosis_lines(diagnosis: Diagnosis, training: str, train_command: str) -> list[Line]:
     """All lines. ``training``: one line; ``train_command``: empty if training does not fit."""
-    shown: list[Line] = [("title", "This machine"), *_labelled_lines(_machine_rows(diagnosis))]
+    title = "A machine that is not here" if diagnosis.assumed else "This machine"
+    rows = _assumed_rows(diagnosis) if diagnosis.assumed else _machine_rows(diagnosis)
+    shown: list[Line] = [("title", title), *_labelled_lines(rows)]
     if diagnosis.model is not None:
         works = "would work" if diagnosis.obstacles else "works"
         size = f"{diagnosis.model.parameters / 1e9:.2f} B parameters, {diagnosis.model.source}"
@@ -55,6 +58,10 @@ def print_diagnosis(diagnosis: Diagnosis, training: str, train_command: str) -> 
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     for style, text in lines:
         console.print(Text(text, style=_STYLES.get(style, "")))
+
+
+def _assumed_rows(diagnosis: Diagnosis) -> list[tuple[str, str]]:
+    return [("card", f"{card.name}, all of it free") for card in diagnosis.cards.cards]
 
 
 def _machine_rows(diagnosis: Diagnosis) -> list[tuple[str, str]]:
@@ -115,7 +122,11 @@ def _memory_option_lines(diagnosis: Diagnosis) -> list[Line]:
     shown: list[Line] = []
     for style, row in zip(styles, rows, strict=True):
         cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)]
-        shown.append((style, "  ".join([*cells, row[-1]]).rstrip()))
+        line = "  ".join([*cells, row[-1]]).rstrip()
+        if len(line) <= _line_width():
+            shown.append((style, line))
+        else:
+            shown += [(style, "  ".join(cells).rstrip()), (style, _wrap_text(" " * 7, row[-1]))]
     option = diagnosis.best_option or next(iter(diagnosis.memory_options), None)
     if option:
         batch = option.batch
@@ -146,10 +157,14 @@ def _labelled_lines(rows: Sequence[tuple[str, str]]) -> list[Line]:
     return [("", _wrap_text(f"  {name:<10}", text)) for name, text in rows]
 
 
+def _line_width() -> int:
+    return min(110, max(60, terminal_width(110)))
+
+
 def _wrap_text(head: str, text: str) -> str:
     return textwrap.fill(
         text,
-        110,
+        _line_width(),
         initial_indent=head,
         subsequent_indent=" " * len(head),
         break_long_words=False,

@@ -46,6 +46,8 @@ def print_fitted_table(console: Console, table: Table, *keep: int) -> None:
     columns = list(table.columns)
     for count in range(len(columns), 1, -1):
         table.columns = [columns[place] for place in sorted(order[:count])]
+        for place, column in enumerate(table.columns):
+            column._index = place  # by which Rich finds the last column, which has no padding
         if Measurement.get(console, console.options.update(max_width=10_000), table).maximum <= console.width:
             break
     console.print(table)

@@ -73,9 +73,15 @@ def protocol_section(runs: Sequence[Run], t: Translator) -> list[ProtocolView]:
     shown = []
     for group in group_by_state(runs):
         try:
-            rows = compare_protocols(group, [run.name for run in group])
+            rows = compare_protocols(group, _protocol_names(group))
         except RunError:  # over other questions: the report says so where it compares them
             continue
         view = ProtocolView(group[0].name, protocol_table_rows(rows, t), protocol_sentences(rows, t))
         shown.append(view)
     return shown
+
+
+def _protocol_names(runs: Sequence[Run]) -> list[str]:
+    """The protocols' names if every run was asked under another one, else the runs' own."""
+    named = [str((run.config.get("config") or {}).get("protocol") or "") for run in runs]
+    return named if all(named) and len(set(named)) == len(named) else [run.name for run in runs]

@@ -12,6 +12,7 @@ from typing import Any
 from rich.cells import cell_len
 
 from kmmlu_fast.reporting.wording.language import Translator, format_percent
+from kmmlu_fast.reporting.wording.sampling_text import BUDGET_COLUMN_KEYS, sample_lines, view_budgets
 from kmmlu_fast.runs.metrics import Reasoning, Way
 
 _SAMPLE_KEYS = {"first": "first_sample", "majority": "majority", "some": "any_sample"}
@@ -35,6 +36,11 @@ def reasoning_lines(result: Reasoning | None, t: Translator) -> list[str]:
         shares = {key: f"{getattr(samples, f'accuracy_{long}'):.4f}" for key, long in _SAMPLE_KEYS.items()}
         agreement = f"{samples.agreement:.4f}"
         lines.append(t("samples", num=samples.num_samples, agreement=agreement, **shares))
+    lines += sample_lines(result.samples, t)
+    if budgets := view_budgets(result, t):
+        lines.append(t("budget_heading") + ":")
+        lines += _plain_table([[t(name) for name in BUDGET_COLUMN_KEYS], *budgets.rows])
+        lines.append(budgets.line)
     if rotations := result.rotations:
         raw, debiased = f"{rotations.accuracy_raw:.4f}", f"{rotations.accuracy_debiased:.4f}"
         lines.append(t("rotations", raw=raw, debiased=debiased, changed=rotations.changed))
@@ -63,6 +69,18 @@ def _table_line(name: str, *values: str) -> str:
     return f"{_pad_text(name, 42)} {' '.join(cells)}"
 
 
+def _plain_table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows with their columns aligned, the first column to the left."""
+    widths = [max(cell_len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    lines = []
+    for first, *others in rows:
+        cells = [
+            " " * (width - cell_len(cell)) + cell for cell, width in zip(others, widths[1:], strict=True)
+        ]
+        lines.append("  ".join([_pad_text(first, widths[0]), *cells]))
+    return lines
+
+
 def _pad_text(text: str, width: int) -> str:
     return text + " " * (width - cell_len(text))
 
@@ -85,6 +103,7 @@ def reasoning_section(runs: Sequence[tuple[str, Reasoning | None]], t: Translato
             }
             agreement = format_percent(samples.agreement)
             lines.append(t("samples_line", num=samples.num_samples, agreement=agreement, **shares))
+        lines += sample_lines(result.samples, t)
         if rotations := result.rotations:
             raw = format_percent(rotations.accuracy_raw)
             debiased = format_percent(rotations.accuracy_debiased)
@@ -100,5 +119,5 @@ def reasoning_section(runs: Sequence[tuple[str, Reasoning | None]], t: Translato
             }
             for row in result.ways
         ]
-        sections.append({"name": name, "lines": lines, "ways": ways})
+        sections.append({"name": name, "lines": lines, "ways": ways, "budgets": view_budgets(result, t)})
     return sections

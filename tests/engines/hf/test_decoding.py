@@ -22,10 +22,8 @@ def tokenizer() -> Any:
     return make_tiny_tokenizer()
 
 
-def sampled(
-    seed: int | None = 0, name: str = "q", temperature: float = 1.0, top_p: float = 1.0
-) -> GenerationRow:
-    want = Generation(max_tokens=4, seed=seed, temperature=temperature, top_p=top_p)
+def sampled(seed: int | None = 0, name: str = "q", temperature: float = 1.0, **cuts: Any) -> GenerationRow:
+    want = Generation(max_tokens=4, seed=seed, temperature=temperature, **cuts)
     [row] = generation_rows(Request(question_id=name, stage="s", token_ids=(1,), want=want))
     return row
 
@@ -47,6 +45,18 @@ def test_the_nucleus_is_the_smallest_set_that_holds_top_p() -> None:
     assert float(shares[0]) < 0.8 < float(shares[0] + shares[1])
     assert set(draw([sampled(seed, top_p=0.8) for seed in range(500)])) == {0, 1}
     assert set(draw([sampled(seed, top_p=0.01) for seed in range(50)])) == {0}
+
+
+def test_top_k_and_min_p_leave_the_likeliest_tokens() -> None:
+    shares = LOGITS.softmax(-1).tolist()
+    ranked = sorted(range(len(shares)), key=lambda token: -shares[token])
+    for count in (1, 2):
+        assert set(draw([sampled(seed, top_k=count) for seed in range(500)])) == set(ranked[:count])
+    between = (shares[ranked[1]] + shares[ranked[2]]) / 2 / shares[ranked[0]]
+    assert set(draw([sampled(seed, min_p=between) for seed in range(500)])) == set(ranked[:2])
+    uncut = draw([sampled(seed) for seed in range(200)])
+    assert draw([sampled(seed, top_k=0, min_p=0.0) for seed in range(200)]) == uncut
+    assert draw([sampled(seed, top_k=10_000) for seed in range(200)]) == uncut
 
 
 def test_greedy_rows_stay_greedy_beside_sampled_ones() -> None:

@@ -204,6 +204,15 @@ def test_generation_asks_for_what_vllm_in_process_does(opened: Any) -> None:
     ].finish_reason == "stop"
 
 
+def test_a_models_own_sampling_reaches_the_server(opened: Any) -> None:
+    server = PretendedServer()
+    text = Generation(max_tokens=9, temperature=0.6, top_p=0.95, top_k=20, min_p=0.05)
+    request = Request(question_id="Invented/test/1", stage="reason", token_ids=(4, 5), want=text)
+    list(opened(server).generate([request]))
+    body = server.bodies[-1]
+    assert (body["top_k"], body["min_p"], body["repetition_penalty"]) == (20, 0.05, 1.0)
+
+
 def test_continuation_sums_the_last_prompt_tokens(opened: Any) -> None:
     [response] = opened(PretendedServer()).generate(
         [Request(question_id="Invented/test/1", stage="A", token_ids=(4, 5, 6, 7), want=Continuation(2))]

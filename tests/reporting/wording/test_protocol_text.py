@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -45,3 +46,15 @@ def test_the_report_has_a_section_only_for_several_protocols() -> None:
     (view,) = protocol_section([PLAIN, BARE_RUN], t)
     assert view.name == "plain" and view.rows[1][0] == "bare" and "written form" in view.lines[0]
     assert protocol_section([PLAIN], t) == []
+
+
+def test_the_section_names_protocols_if_every_run_was_asked_under_one() -> None:
+    t = get_translator("en", "report")
+    named = [
+        replace(run, config={"config": {"protocol": name}})
+        for run, name in ((PLAIN, "lm-eval"), (BARE_RUN, "bare-letter"))
+    ]
+    (view,) = protocol_section(named, t)
+    assert [row[0] for row in view.rows] == ["lm-eval", "bare-letter"]
+    (view,) = protocol_section([named[0], replace(BARE_RUN, config={"config": {"protocol": "lm-eval"}})], t)
+    assert [row[0] for row in view.rows] == ["plain", "bare"]
