@@ -70,6 +70,12 @@ def _verdict_sentence(pair: EarlyComparison, t: Translator) -> str:
     values["range"] = values["high"] if known else t("range", **values)
     exhausted = decision.verdict == "undecided" and decision.answers == decision.total
     key = "exhausted" if exhausted else decision.verdict
+    if (
+        decision.population == "like"
+        and decision.verdict == "undecided"
+        and decision.high - decision.low > 1.9
+    ):
+        return t("like_open", **values)
     return t(key if decision.population == "these" else f"like_{key}", **values)
 
 
