@@ -39,7 +39,7 @@ def test_stored_outputs_are_small_and_of_nobodys_machine(name: str) -> None:
         pytest.skip("no outputs are stored yet: python scripts/notebooks.py")
     assert all(cell["execution_count"] for cell in cells.values())
     shown = {name: json.dumps(cell["outputs"], ensure_ascii=False) for name, cell in cells.items()}
-    assert "fits:" in shown["plan"] and "image/png" in text
+    assert "fits:" in shown["plan"] and "text/html" in text
     assert ("%p" if name.endswith("ko.ipynb") else " pp") in shown["verdict"]
 
 
