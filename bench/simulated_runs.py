@@ -15,6 +15,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from kmmlu_fast.analysis.comparison import PairComparison
+from kmmlu_fast.analysis.endpoints import Endpoint
+from kmmlu_fast.analysis.recalibration import FEWEST
 from kmmlu_fast.core.schema import LETTERS, LOGPROB_COLUMNS
 from kmmlu_fast.data.subjects import SUBJECTS
 from kmmlu_fast.reporting.wording.letter_habit import classify_letter_prior
@@ -74,6 +76,11 @@ def make_run(name: str, strata: Codes, key: Codes, values: Floats, stored: bool)
     )
 
 
+def _said_endpoints(pair: PairComparison) -> tuple[Endpoint, ...]:
+    """Those that a verdict speaks of: with fewer questions temperature and habit are not fitted out."""
+    return pair.endpoints if pair.micro.n >= FEWEST else ()
+
+
 def list_intervals(pair: PairComparison) -> dict[str, tuple[float, float, float]]:
     """Every interval of a comparison: (value, low, high)."""
     means = {"micro": pair.micro, "macro": pair.macro}
@@ -84,9 +91,10 @@ def list_intervals(pair: PairComparison) -> dict[str, tuple[float, float, float]
             part = getattr(split, name)
             parts[f"{name} ({split.model})"] = (part.value, part.low, part.high)
     if pair.letters.by_subject is not None:
-        own = pair.letters.by_subject
-        parts["remaining (each subject's habit)"] = (own.value, own.low, own.high)
-    for endpoint in pair.endpoints:
+        own = pair.letters.by_subject  # another quantity by log-probabilities than by letters alone
+        kind = pair.letters.method
+        parts[f"remaining (each subject's habit, {kind})"] = (own.value, own.low, own.high)
+    for endpoint in _said_endpoints(pair):
         parts[endpoint.name] = (endpoint.difference, endpoint.low, endpoint.high)
     if pair.overlap_gap is not None:
         parts["overlap gap"] = (pair.overlap_gap.value, pair.overlap_gap.low, pair.overlap_gap.high)
@@ -106,8 +114,8 @@ def list_claims(pair: PairComparison) -> dict[str, bool]:
     }
     if pair.letters.splits:
         claims |= {f"remaining ({kind})": meaning in PRIOR_CLAIMS, f"hidden ({kind})": meaning == "hidden"}
-    if pair.endpoints:
-        claims["log score"] = pair.endpoints[0].better != 0
+    if endpoints := _said_endpoints(pair):
+        claims["log score"] = endpoints[0].better != 0
     if pair.overlap_gap is not None:
         claims["overlap gap"] = pair.overlap_gap.significant
     return claims
