@@ -72,7 +72,7 @@ TESTED_ELSEWHERE = {
         " reporting/files/frames reporting/files/output_paths reporting/files/spreadsheet"
         " reporting/files/workbook reporting/html/explorer reporting/html/page_context"
         " reporting/html/page_data reporting/html/sections reporting/html/tables reporting/human_accuracy"
-        " reporting/inputs reporting/terminal/doctor reporting/terminal/eval_summary"
+        " reporting/terminal/doctor reporting/terminal/eval_summary"
         " reporting/terminal/tables"
         " reporting/wording/letter_habit reporting/wording/reasoning_text reporting/wording/recipe_text"
         " reporting/wording/verdict"

@@ -1,6 +1,6 @@
-"""The latest result of a function of one frame: all pairs of a report have the same questions.
+"""The latest result of a function of one object: all pairs of a report have the same questions.
 
-In: a function that takes a frame. Out: the same function, which computes once as long as it is asked about
+In: a function that takes one object. Out: the same function, which computes once as long as it is asked about
 the same object. Knows nothing of what is computed.
 """
 
@@ -10,19 +10,18 @@ from collections.abc import Callable
 from functools import wraps
 from typing import TypeVar
 
-import polars as pl
-
+Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
 
-def keep_latest(compute: Callable[[pl.DataFrame], Result]) -> Callable[[pl.DataFrame], Result]:
-    """``compute``, keeping its latest result; frames are told apart by identity."""
-    latest: list[tuple[pl.DataFrame, Result]] = []
+def keep_latest(compute: Callable[[Argument], Result]) -> Callable[[Argument], Result]:
+    """``compute``, keeping its latest result; objects are told apart by identity."""
+    latest: list[tuple[Argument, Result]] = []
 
     @wraps(compute)
-    def computed_once(frame: pl.DataFrame) -> Result:
-        if not latest or latest[0][0] is not frame:
-            latest[:] = [(frame, compute(frame))]
+    def computed_once(argument: Argument) -> Result:
+        if not latest or latest[0][0] is not argument:
+            latest[:] = [(argument, compute(argument))]
         return latest[0][1]
 
     return computed_once

@@ -405,8 +405,8 @@ class EvalConfig(EngineConfig):
             outside = [budget for budget in self.thinking_budgets if not 0 <= budget < most]
             if outside:
                 faults.append(
-                    f"--thinking-budgets {outside[0]}: texts are cut below --max-tokens ({most}), which is"
-                    " the curve's last point: give more --max-tokens, or leave it out"
+                    f"--thinking-budgets {outside[0]}: texts are cut below {most}, the curve's last point;"
+                    " give more --max-tokens, or leave it out"
                 )
         if len(set(self.thinking_budgets)) < len(self.thinking_budgets):
             faults.append("--thinking-budgets names one twice")

@@ -6,13 +6,13 @@ are compared or shown.
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from kmmlu_fast.analysis.exam_comparison import group_runs_by_exam
+from kmmlu_fast.analysis.latest import keep_latest
 from kmmlu_fast.core.errors import ConfigError, KmmluError
 from kmmlu_fast.core.files import read_json
 from kmmlu_fast.core.reading import expand_path
@@ -29,13 +29,13 @@ from kmmlu_fast.runs.run import Run
 
 
 def resolve_run_paths(config: PairsConfig) -> list[str]:
-    """The run arguments as paths: short names and --latest looked up, once."""
-    return list(_resolve_run_paths(tuple(config.runs), config.runs_dir, config.latest))
+    """The run arguments as paths: short names and --latest looked up, once for a command."""
+    return list(_resolve_run_paths(config))
 
 
-@functools.cache
-def _resolve_run_paths(runs: tuple[str, ...], folder: Path, latest: bool) -> tuple[str, ...]:
-    return tuple(by_name(list(runs), folder, latest))
+@keep_latest
+def _resolve_run_paths(config: PairsConfig) -> tuple[str, ...]:
+    return tuple(by_name(list(config.runs), config.runs_dir, config.latest))
 
 
 def load_runs(
