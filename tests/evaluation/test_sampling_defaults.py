@@ -96,7 +96,7 @@ def test_equal_samples_are_refused(model: Path, tmp_path: Path, sampled_model: P
     [
         (
             ("--thinking-budgets", "64,600"),
-            r"--thinking-budgets 600: texts are cut below --max-tokens \(512\)",
+            r"--thinking-budgets 600: texts are cut below 512",
         ),
         (("--thinking-budgets", "64,64"), "names one twice"),
         (("--vote-stopping", "exact", "--num-samples", "2"), "needs --num-samples of 3 or more"),
