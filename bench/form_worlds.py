@@ -24,15 +24,14 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from bench.simulated_runs import KEY, SHARED, Codes, Floats
+from bench.simulated_runs import KEY, SHARED, Codes, Floats, make_answers, wrap_answers
 from bench.tuned_worlds import Claims
 from kmmlu_fast.analysis.comparison import PairComparison, compare_pair
 from kmmlu_fast.analysis.headline_comparison import ComparisonSettings
-from kmmlu_fast.core.schema import LETTERS, LOGPROB_COLUMNS
-from kmmlu_fast.data.subjects import SUBJECTS
+from kmmlu_fast.core.schema import LOGPROB_COLUMNS
 from kmmlu_fast.reporting.wording.form_text import classify_letter_form, habit_pair
 from kmmlu_fast.reporting.wording.letter_habit import classify_letter_prior
-from kmmlu_fast.runs.run import Run, count_subject_scores, fill_prediction_columns
+from kmmlu_fast.runs.run import Run
 
 WRITTEN, UNWRITTEN = 0.83, 0.03  # mass on the letters in the form that a run writes, and in the other
 FORM_CLAIMS = ("all_form", "partly_form", "reversed_form", "hidden_form")
@@ -97,31 +96,14 @@ def _with_mass(utilities: Floats, mass: float) -> Floats:
 
 def make_form_run(name: str, strata: Codes, key: Codes, spaced: Floats, bare: Floats) -> Run:
     """A run that scored the spaced letters."""
-    names, groups = list(SUBJECTS), [subject.supercategory for subject in SUBJECTS.values()]
-    predicted = np.asarray(LETTERS)[spaced.argmax(axis=1)]
-    answer = np.asarray(LETTERS)[key]
-    frame = pl.DataFrame(
-        {"answer": answer, "prediction": predicted, "correct": answer == predicted}
-    ).with_columns(
-        pl.Series("subject", np.asarray(names)[strata]),
-        pl.Series("supercategory", np.asarray(groups)[strata]),
-        pl.Series("question_id", [f"{names[h]}/test/{i}" for i, h in enumerate(strata)]),
-        pl.lit("test").alias("split"),
+    frame = make_answers(strata, key, spaced).with_columns(
         *(pl.Series(column, spaced[:, i]) for i, column in enumerate(LOGPROB_COLUMNS)),
         pl.Series("spaced_logprobs", spaced.tolist()),
         pl.Series("bare_logprobs", bare.tolist()),
         pl.Series("spaced_mass", np.exp(spaced).sum(axis=1)),
         pl.Series("bare_mass", np.exp(bare).sum(axis=1)),
     )
-    frame = fill_prediction_columns(frame)
-    return Run(
-        name=name,
-        kind="run",
-        source=name,
-        predictions=frame,
-        scores=count_subject_scores(frame),
-        facts={"prompt_style": "simulated"},
-    )
+    return wrap_answers(name, frame)
 
 
 def form_claims(pair: PairComparison) -> dict[str, bool]:

@@ -49,22 +49,35 @@ def make_strata(n: int) -> Codes:
     return np.repeat(np.arange(45), n // 45)
 
 
-def make_run(name: str, strata: Codes, key: Codes, values: Floats, stored: bool) -> Run:
-    """Utilities as a run's predictions, with log-probabilities if ``stored``."""
+def make_answers(strata: Codes, key: Codes, values: Floats) -> pl.DataFrame:
+    """The answers of the letters with the highest ``values`` (n, 4), without log-probabilities."""
     names, groups = list(SUBJECTS), [subject.supercategory for subject in SUBJECTS.values()]
-    top = values - values.max(axis=1, keepdims=True)
-    logprobs = top - np.log(np.exp(top).sum(axis=1, keepdims=True))
     predicted = np.asarray(LETTERS)[values.argmax(axis=1)]
     answer = np.asarray(LETTERS)[key]
-    frame = pl.DataFrame(
+    return pl.DataFrame(
         {"answer": answer, "prediction": predicted, "correct": answer == predicted}
     ).with_columns(
         pl.Series("subject", np.asarray(names)[strata]),
         pl.Series("supercategory", np.asarray(groups)[strata]),
         pl.Series("question_id", [f"{names[h]}/test/{i}" for i, h in enumerate(strata)]),
         pl.lit("test").alias("split"),
-        *([pl.Series(column, logprobs[:, i]) for i, column in enumerate(LOGPROB_COLUMNS)] if stored else []),
     )
+
+
+def make_run(name: str, strata: Codes, key: Codes, values: Floats, stored: bool) -> Run:
+    """Utilities as a run's predictions, with log-probabilities if ``stored``."""
+    frame = make_answers(strata, key, values)
+    if stored:
+        top = values - values.max(axis=1, keepdims=True)
+        logprobs = top - np.log(np.exp(top).sum(axis=1, keepdims=True))
+        frame = frame.with_columns(
+            pl.Series(column, logprobs[:, i]) for i, column in enumerate(LOGPROB_COLUMNS)
+        )
+    return wrap_answers(name, frame)
+
+
+def wrap_answers(name: str, frame: pl.DataFrame) -> Run:
+    """Simulated answers as a run."""
     frame = fill_prediction_columns(frame)
     return Run(
         name=name,

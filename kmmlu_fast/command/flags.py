@@ -239,4 +239,6 @@ def _describe_fault(detail: Any, origin: dict[str, str]) -> str:
     if detail["type"] == "missing":
         return f"{where} is required"
     value = detail["input"]
+    if isinstance(value, list) and where.startswith("--"):  # as it was typed
+        value = ",".join(map(str, value))
     return f"{where} {bounded_repr(value)}: {message[0].lower()}{message[1:]}"

@@ -103,6 +103,7 @@ def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
         (["--output-type", "cot", "--num-samples", "4", "--temperature", "0"], "needs --temperature above 0"),
         (["--rotations", "4", "--output-type", "cot"], "--rotations goes with --output-type multiple_choice"),
         (["--no-base"], "--no-base leaves nothing"),
+        (["--report-to", "tensorbord,wandb"], "--report-to 'tensorbord,wandb': is not known"),
         (["--engine", "server"], "needs --base-url"),
         (["--base-url", "http://localhost:1/v1"], "goes with --engine server"),
         (["--num-replicas", "2"], "goes with --engine ray"),
