@@ -347,7 +347,7 @@ def _show_bounds(worlds: Entry) -> str:
 
 
 def _show_redrawn(redrawn: Entry) -> str:
-    """Cells that were out of bounds at first, and what three times as many fresh pairs gave."""
+    """Cells that were out of bounds at first, and what the last fresh pairs gave."""
     if not redrawn:
         return "No cell was out of bounds."
     cells = "; ".join(
@@ -355,7 +355,10 @@ def _show_redrawn(redrawn: Entry) -> str:
         f" {cell['fresh_pairs']:,}"
         for name, cell in redrawn.items()
     )
-    return f"Cells out of bounds were drawn afresh with three times as many pairs, which count: {cells}."
+    return (
+        "Cells out of bounds were drawn afresh with three times as many pairs, and if still outside with"
+        f" twelve times as many; the last draw counts: {cells}."
+    )
 
 
 def replaced(text: str, table: str) -> str:
