@@ -12,8 +12,9 @@ answers change where the base's margin is small. "Ignoring it": as many changes,
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from bench.common import note, table
 from kmmlu_fast.analysis.sequential import betting
 from kmmlu_fast.analysis.sequential.adaptive_order import begin_adaptive_order, redraw_remaining
+from kmmlu_fast.analysis.sequential.control_variate import AnswerStream
 from kmmlu_fast.analysis.sequential.question_order import (
     OrderedAnswers,
     QuestionOrder,
@@ -124,38 +126,51 @@ def ask_adaptively(
     verdicts: dict[str, Verdict] = {}
     names = [str(number) for number in range(len(adapters))]
     asked = dict.fromkeys(names, 0)
-    redraws = list_redraw_places(base.total)
-    for place in list_look_places(base.total):
+    left, looks = names, list_look_places(base.total)
+    decider = _Decider(asked, margin)
+    for start, end in pairwise([0, *list_redraw_places(base.total), base.total]):
         places = np.array([where[name] for name in order.ids])
         first = OrderedAnswers(base.right[places], base.margin[places])
-        answers = {name: OrderedAnswers(adapters[int(name)][places], first.margin) for name in names}
-        for name in names:
-            if verdicts.get(name, Verdict("undecided", None)).verdict == "undecided":
-                asked[name] = place
-        verdicts = decide_by_holm(names, _decider(order, first, answers, asked, margin))
-        left = [name for name in names if verdicts[name].verdict == "undecided"]
-        if not left or place == base.total:
+        answers = {name: OrderedAnswers(adapters[int(name)][places], first.margin) for name in left}
+        for name in left:
+            decider.answer(name, stream_of_answers(order, first, answers[name], most=end))
+        for place in (look for look in looks if start < look <= end):
+            asked |= dict.fromkeys(left, place)
+            verdicts = decide_by_holm(names, decider.decide)
+            left = [name for name in names if verdicts[name].verdict == "undecided"]
+            if not left:
+                break
+        if not left or end == base.total:
             break
-        if place in redraws:
-            order = redraw_remaining(order, first, [answers[name] for name in left], place)
+        order = redraw_remaining(order, first, [answers[name] for name in left], end)
     return [Verdict(verdicts[name].verdict, verdicts[name].at, asked[name]) for name in names]
 
 
-def _decider(
-    order: QuestionOrder,
-    first: OrderedAnswers,
-    answers: dict[str, OrderedAnswers],
-    asked: dict[str, int],
-    margin: float | None,
-) -> Callable[[str, float, float], Verdict]:
-    streams: dict[str, Any] = {}
+class _Decider:
+    """What a look shows. Between two redraws an adapter's answers are one stream, computed once: a look sees
+    what was decided within the answers ``asked`` for.
+    """
 
-    def decide(name: str, level: float, equal_level: float) -> Verdict:
-        if name not in streams:
-            streams[name] = stream_of_answers(order, first, answers[name], most=asked[name])
-        return Verdict(*betting.first_verdict(streams[name], level, margin, equal_level))
+    def __init__(self, asked: Mapping[str, int], margin: float | None) -> None:
+        self._asked, self._margin = asked, margin
+        self._streams: dict[str, AnswerStream] = {}
+        self._decided: dict[str, dict[tuple[float, float], Verdict]] = {}  # by adapter and levels
 
-    return decide
+    def answer(self, name: str, stream: AnswerStream) -> None:
+        """The adapter's answers until the next redraw."""
+        self._streams[name], self._decided[name] = stream, {}
+
+    def decide(self, name: str, level: float, equal_level: float) -> Verdict:
+        """The adapter's verdict after the answers it was asked for."""
+        known, levels = self._decided[name], (level, equal_level)
+        if levels not in known:
+            known[levels] = Verdict(
+                *betting.first_verdict(self._streams[name], level, self._margin, equal_level)
+            )
+        verdict = known[levels]
+        if verdict.at is None or verdict.at > self._asked[name]:
+            return Verdict("undecided", None)
+        return verdict
 
 
 def measure_adapters(repeats: int, nulls: int, tens: int, seed: int) -> dict[str, Any]:
