@@ -10,8 +10,8 @@ number of processes. No model; of the data set only keys, subjects and the overl
 Bounds: a claim where there is nothing to claim in at most 5 %, an interval that holds the truth in 93 to
 97 %, each with two standard errors. A cell outside of them is drawn afresh with three times as many pairs,
 and if it is still outside with twelve times as many; the last draw counts. Of some three hundred cells
-several are out by chance, and a full-size cell of 20 pairs is outside with its third claim. In foreign worlds
-only the lower bound of an interval counts: where next to nothing changes, an honest interval covers more.
+several are out by chance: one of 20 pairs is outside with its third claim. In foreign worlds only the lower
+bound of an interval counts: where next to nothing changes, an honest interval covers more.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ from kmmlu_fast.command.run import run_main
 
 SIZES = (45, 90, 225, 450, 2_250, 0)  # questions; 0 = all 35,030
 FULL_SHARE = 0.1  # of the pairs that full-size worlds get: they take ten times as long
-PART, FULL_PART = 25, 3  # pairs of a part, the unit of work: a few seconds
+LEAST_FULL = 40  # of which half have letters alone: 20 that see a claim made in every third pair
+PART, FULL_PART = 25, 4  # pairs of a part, the unit of work: a few seconds
 COMMANDS = 400  # repeats of six commands
 REDRAWN = (3, 12)  # times as many pairs for a cell out of bounds, and for one that stays out
 PROGRESS_SEC = 8.0
@@ -70,8 +71,8 @@ class SoundnessConfig(BenchConfig):
     simulated: PositiveInt = Field(
         300,
         description=(
-            "simulated pairs per world and size (full size: a tenth; foreign worlds: half, worlds of written"
-            " form: a quarter)"
+            "simulated pairs per world and size (full size: a tenth, but 40 at least; foreign worlds: half,"
+            " worlds of written form: a quarter)"
         ),
     )
     seed: int = Field(0, description="seed of the simulation")
@@ -150,7 +151,7 @@ def plan_cells(config: SoundnessConfig) -> dict[Cell, int]:
     pairs = config.simulated
 
     def share(n: int, number: int) -> int:
-        return max(20 if pairs >= 200 else 3, int(number * FULL_SHARE)) if n == 0 else max(1, number)
+        return max(LEAST_FULL if pairs >= 200 else 4, int(number * FULL_SHARE)) if n == 0 else max(1, number)
 
     cells: dict[Cell, int] = {}
     for n in config.sizes:

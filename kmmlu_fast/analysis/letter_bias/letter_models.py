@@ -60,9 +60,12 @@ def choice_table(theta: Floats) -> Floats:
 
 
 def _with_pseudo_counts(counts: Floats) -> Floats:
-    """With independent pseudo-counts of the table's margins: without data, no knowledge is assumed."""
-    rows, columns = (margin + 0.1 for margin in (counts.sum(axis=1), counts.sum(axis=0)))
-    return np.asarray(counts + PSEUDO * np.outer(rows / rows.sum(), columns / columns.sum()))
+    """With independent pseudo-counts of the table's margins: without data, no knowledge is assumed. Leading
+    axes are batch axes.
+    """
+    margins = (counts.sum(axis=-1) + 0.1, counts.sum(axis=-2) + 0.1)
+    rows, columns = (margin / margin.sum(axis=-1, keepdims=True) for margin in margins)
+    return np.asarray(counts + PSEUDO * rows[..., :, None] * columns[..., None, :])
 
 
 def fit_mixture(counts: Floats) -> LetterModelFit:
@@ -100,10 +103,7 @@ def fit_choice(counts: Floats) -> LetterModelFit:
     """Maximum likelihood of the multinomial logit."""
     table = _with_pseudo_counts(counts)
     count = len(table)
-    # What each (key, answer) adds to (beta, A, B, ...), the last letter excluded.
-    design = np.zeros((count, count, count))
-    design[:, :, 0] = np.eye(count)
-    design[:, :, 1:] = np.eye(count)[:, : count - 1]
+    design = _make_choice_design(count)
 
     def parts(theta: Floats) -> tuple[float, Floats, Floats]:
         p = choice_table(theta)
@@ -117,6 +117,36 @@ def fit_choice(counts: Floats) -> LetterModelFit:
     p = choice_table(theta)
     scores = design - np.einsum("ij,ijk->ik", p, design)[:, None, :]
     return _make_letter_model_fit(theta, hessian, scores, counts, p)
+
+
+def fit_choices(counts: Floats) -> Floats:
+    """The same for many tables at once, (tables, k, k): their parameters, (tables, k), without influence."""
+    table = _with_pseudo_counts(counts)
+    design = _make_choice_design(table.shape[-1])
+    products = np.einsum("ijk,ijl->ijkl", design, design)
+    rows = table.sum(axis=-1)
+    wanted = np.einsum("gij,ijk->gk", table, design)
+    theta: Floats = np.zeros(wanted.shape)
+    for _ in range(50):
+        p = choice_table(theta)
+        mean = np.einsum("gij,ijk->gik", p, design)
+        gradient = wanted - np.einsum("gi,gik->gk", rows, mean)
+        curve = np.einsum("gij,ijkl->gkl", rows[..., None] * p, products)
+        curve -= np.einsum("gi,gik,gil->gkl", rows, mean, mean)
+        step = np.linalg.solve(curve + 1e-9 * np.eye(len(design)), gradient[..., None])[..., 0]
+        step /= np.maximum(1.0, np.abs(step).max(axis=-1, keepdims=True))
+        theta += step
+        if np.abs(step).max(initial=0.0) < 1e-6:
+            break
+    return theta
+
+
+def _make_choice_design(count: int) -> Floats:
+    """What each (key, answer) adds to (beta, A, B, ...), the last letter excluded."""
+    design = np.zeros((count, count, count))
+    design[:, :, 0] = np.eye(count)
+    design[:, :, 1:] = np.eye(count)[:, : count - 1]
+    return design
 
 
 def _maximise_by_newton(

@@ -16,7 +16,8 @@ what the shrinkage leaves. What remains is free of letter habit only if the habi
 questions (of a subject); so there is a verdict only if both views agree.
 
 ``letters``, without log-probabilities (imported predictions, generated text): two models of guessing, which
-give a range (``letter_models``). There is a verdict only if both agree.
+give a range (``letter_models``). ``by_subject`` has each subject's own parameters in both. There is a verdict
+only if both models agree, with one habit for all and with each subject's own.
 
 ``none``: too few questions to separate the parts.
 
@@ -35,7 +36,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from kmmlu_fast.analysis.accuracy import mean_recall
-from kmmlu_fast.analysis.letter_bias.letter_models import MODELS, LetterModelFit
+from kmmlu_fast.analysis.letter_bias.letter_models import MODELS, LetterModelFit, fit_choices
 from kmmlu_fast.analysis.letter_bias.offsets import Letters, MatchedLetters, subject_trust
 from kmmlu_fast.analysis.strata import Codes, Floats, IntervalEstimate, question_weights, stratified_mean
 from kmmlu_fast.core.schema import LETTERS
@@ -216,54 +217,73 @@ def decompose_difference(
         splits.append(HabitSplit(name, part(prior_value, prior_parts), part(rest_value, rest_parts)))
     own = None
     if strata.max(initial=0) > 0:
-        prior_value = _habit_effect_by_subject(key, strata, each, first.letters, second.letters, options)
-        own = _letters_by_subject(splits, prior_value, difference - reading)
-        own = _widen_by_shrinkage(own, splits[0], strata, each)
+        priors = _habit_effects_by_subject(key, strata, each, first.letters, second.letters, options)
+        own = _letters_by_subject(splits, priors, difference - reading, strata, each)
     return decomposition("letters", tuple(splits), own)
 
 
-def _letters_by_subject(splits: list[HabitSplit], prior: float, change: float) -> HabitSplit:
-    """The split with each subject's own habit; its intervals are as wide as the wider model's."""
+def _letters_by_subject(
+    splits: list[HabitSplit], priors: dict[str, float], change: float, strata: Codes, each: Floats
+) -> HabitSplit:
+    """The split with each subject's own habit, by both models: the mean of their values, and intervals that
+    hold both models' ones, each as wide as the wider model's. With one model alone, what it gets wrong about
+    guessing would pass for what remains.
+    """
 
     def around(value: float, parts: list[IntervalEstimate]) -> IntervalEstimate:
         half = max(part.high - part.low for part in parts) / 2
         return IntervalEstimate(value, value - half, value + half)
 
+    def hull(parts: list[IntervalEstimate]) -> IntervalEstimate:
+        value = sum(part.value for part in parts) / len(parts)
+        return IntervalEstimate(value, min(part.low for part in parts), max(part.high for part in parts))
+
+    own = []
+    for split in splits:
+        prior = around(priors[split.model], [each_split.letter_prior for each_split in splits])
+        rest = around(change - priors[split.model], [each_split.remaining for each_split in splits])
+        own.append(_widen_by_shrinkage(HabitSplit(split.model, prior, rest), split, strata, each))
     return HabitSplit(
-        "by subject",
-        around(prior, [split.letter_prior for split in splits]),
-        around(change - prior, [split.remaining for split in splits]),
+        "by subject", hull([split.letter_prior for split in own]), hull([split.remaining for split in own])
     )
 
 
-def _habit_effect_by_subject(
+def _habit_effects_by_subject(
     key: Letters, strata: Codes, each: Floats, first: Letters, second: Letters, options: int
-) -> float:
-    """The letter prior of the mixture model with each subject's own habit, shrunk to the common one: by
-    moments, g_j = P(answer j | key is not j), of which a habit is g / sum g.
-    """
+) -> dict[str, float]:
+    """Each model's letter prior with each subject's own parameters, shrunk to the common ones."""
     count = int(strata.max()) + 1
     sizes = np.bincount(strata, minlength=count).astype(float)
     weights = np.bincount(strata, each, minlength=count)
     cells = strata * options + key
     shares = np.bincount(cells, minlength=count * options).reshape(count, options) / sizes[:, None]
     trust = np.array([subject_trust(int(size)) for size in sizes])[:, None]
-    guesses, read_shares = [], []
+    thetas: dict[str, list[Floats]] = {"mixture": [], "choice": []}
+    read_shares = []
     for letters in (first, second):
         read = letters >= 0
         places = (cells[read]) * options + letters[read]
-        table = np.bincount(places, minlength=count * options**2).reshape(count, options, options)
-        off = table * (1 - np.eye(options))
-        answers = table.sum(axis=2)
-        others = answers.sum(axis=1, keepdims=True) - answers
-        own = off.sum(axis=1) / np.maximum(others, 1)
-        common = off.sum(axis=(0, 1)) / np.maximum(others.sum(axis=0), 1)
-        guesses.append(np.maximum(trust * own + (1 - trust) * common, 1e-9))
+        counts = np.bincount(places, minlength=count * options**2).astype(float)
+        table = counts.reshape(count, options, options)
+        both = (table, table.sum(axis=0, keepdims=True))
+        fits = {"mixture": map(_guess_by_moments, both), "choice": map(fit_choices, both)}
+        for name, (own, common) in fits.items():
+            thetas[name].append(trust * own + (1 - trust) * common)
         read_shares.append(np.bincount(strata[read], minlength=count) / sizes)
-    sums = [guess.sum(axis=1) for guess in guesses]
-    change = (guesses[1] / sums[1][:, None] - guesses[0] / sums[0][:, None]) * shares
-    effect = (read_shares[0] + read_shares[1]) / 2 * (sums[0] + sums[1]) / 2 * change.sum(axis=1)
-    return float(weights @ effect)
+    read_share = (read_shares[0] + read_shares[1]) / 2
+    effects = {}
+    for name, (_, habit_effect) in MODELS.items():
+        before, after = thetas[name]
+        effects[name] = float(weights @ (read_share * habit_effect(before, after, shares)))
+    return effects
+
+
+def _guess_by_moments(table: Floats) -> Floats:
+    """The mixture model's g_j = P(answer j | key is not j) of many tables, (tables, k, k)."""
+    answers = table.sum(axis=2)
+    others = answers.sum(axis=1, keepdims=True) - answers
+    off = table.sum(axis=1) - np.diagonal(table, axis1=1, axis2=2)
+    return np.asarray(np.maximum(off / np.maximum(others, 1), 1e-9))
 
 
 def _change_among_read(

@@ -72,3 +72,12 @@ def test_the_choice_s_habit_is_the_change_of_its_pulls_at_both_knowledges() -> N
     assert models.choice_habit_effect(CHOICE, second, KEY) == pytest.approx(sum(changes) / 2)
     moved = np.stack([second, CHOICE])  # over an axis before, as the gradients ask it
     assert models.choice_habit_effect(CHOICE, moved, KEY) == pytest.approx([sum(changes) / 2, 0.0])
+
+
+def test_many_tables_at_once_are_fitted_as_one_by_one() -> None:
+    tables = np.random.default_rng(0).integers(0, 30, (6, 4, 4)).astype(float)
+    tables[0] = 0.0  # a subject without answers
+    tables[1] = np.diag([30.0, 40.0, 5.0, 1.0])  # all right
+    tables[2, :, 1:] = 0.0  # one letter only
+    one_by_one = np.array([models.fit_choice(table).theta for table in tables])
+    np.testing.assert_allclose(models.fit_choices(tables), one_by_one, atol=1e-3)
