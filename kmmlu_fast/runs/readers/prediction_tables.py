@@ -172,7 +172,7 @@ def _questions_by_id(table: pl.DataFrame, column: str, source: RunSource) -> pl.
             told = f"{source.path} row {number}: {column} {bounded_repr(text)} is not an id such as"
             if source.key is not None and len(source.key):
                 raise DataError(
-                    f"{told} {source.key['question_id'][0]}, as the questions' exam has them"
+                    f"{told} {source.key['question_id'][0]}, as the exam that was given has them"
                 ) from error
             raise DataError(
                 f"{told} Law/test/17; for another exam give --dataset or --exam as well"
