@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from kmmlu_fast.core.errors import EngineError
@@ -78,15 +78,22 @@ def has_ended(child: int) -> bool:
     return os.waitpid(child, os.WNOHANG)[0] != 0
 
 
-def leave(body: Any) -> None:
+def exit_code_of(body: Callable[[], Any]) -> int:
+    """What ``body`` ends with, whatever happens."""
+    try:
+        return int(body() or 0)
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+        return 1
+
+
+def leave(body: Callable[[], Any]) -> None:
     """Run a forked child's work and end the process with its exit code, whatever happens."""
     code = 1
     try:
-        code = int(body() or 0)
-    except SystemExit as error:
-        code = error.code if isinstance(error.code, int) else 1
-    except BaseException:
-        traceback.print_exc()
+        code = exit_code_of(body)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
