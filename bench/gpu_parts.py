@@ -7,12 +7,10 @@ time limits.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import math
 import random
 import shutil
-import signal
 import sys
 import time
 from collections import Counter
@@ -23,7 +21,7 @@ from typing import Any, Literal
 from pydantic import Field, PositiveInt
 
 from bench.common import BenchConfig
-from bench.gpu_commands import is_in_place, run_command, run_for_json
+from bench.gpu_commands import die_with_parent, is_in_place, run_command, run_for_json
 from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import EngineError
@@ -386,7 +384,7 @@ def part_functions() -> dict[str, Callable[[PartConfig], dict[str, Any]]]:
 
 def main(argv: list[str] | None = None) -> int:
     def body() -> int:
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: do not outlive a visit that is killed
+        die_with_parent()  # do not outlive a visit that is killed
         config = parse_config(PartConfig, argv, "python -m bench.gpu_parts")
         print(json.dumps(part_functions()[config.part](config), default=str))
         return 0

@@ -13,7 +13,6 @@ nothing was computed. Forking is safe because this process computes nothing. Kno
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib
 import json
 import os
@@ -25,6 +24,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
+from bench.gpu_commands import die_with_parent, exit_code_of, leave, run_in_place
 from kmmlu_fast.machine.heavy_imports import freeze_live_objects, hide_packages, pause_garbage_collection
 
 _MODULES = {
@@ -122,14 +122,12 @@ def serve(kind: str, cores: int) -> None:
 
 def run_tasks(tasks: int, answers: int, cores: int) -> None:
     """The parts, in the forked child. Does not return."""
-    from bench import gpu_commands
-
     os.setsid()
     die_with_parent()
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     use_cores(cores)
-    gpu_commands.run_in_place()
+    run_in_place()
 
     def body() -> int:
         with os.fdopen(tasks) as lines:
@@ -140,17 +138,17 @@ def run_tasks(tasks: int, answers: int, cores: int) -> None:
                 os.write(answers, (json.dumps(answer) + "\n").encode())
         return 0
 
-    gpu_commands.leave(body)
+    leave(body)
 
 
 def run_part(task: dict[str, Any]) -> int:
     """The part's exit code; what it prints goes to the task's file."""
-    from bench import gpu_commands, gpu_parts
+    from bench import gpu_parts
 
     out = os.open(task["out"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(out, 1)
     os.close(out)
-    code = gpu_commands.exit_code_of(lambda: gpu_parts.main(task["words"]))
+    code = exit_code_of(lambda: gpu_parts.main(task["words"]))
     sys.stdout.flush()
     return code
 
@@ -161,11 +159,6 @@ def use_cores(cores: int) -> None:
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(cores)
-
-
-def die_with_parent() -> None:
-    """End with the process that started this one, also when that is killed."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 if __name__ == "__main__":

@@ -241,6 +241,14 @@ def test_a_commands_result_or_why_there_is_none(code: str, result: dict[str, Any
     assert run_limited([sys.executable, "-c", code], limit) == result
 
 
+def is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
 def test_nothing_of_a_part_is_left_running(tmp_path: Path) -> None:
     """A part's engine starts processes of its own, in groups of their own."""
     pids = tmp_path / "pids"
@@ -253,12 +261,9 @@ time.sleep(600)
     assert NOT_MEASURED in run_limited([sys.executable, "-c", code], 5)
     pid = int(pids.read_text())
     until = time.monotonic() + 30
-    while time.monotonic() < until and Path(f"/proc/{pid}").exists():
-        if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
-            break
+    while time.monotonic() < until and is_running(pid):
         time.sleep(0.05)
-    else:
-        assert not Path(f"/proc/{pid}").exists()
+    assert not is_running(pid)
 
 
 @pytest.mark.parametrize("has_card", [True, False])
@@ -396,3 +401,28 @@ def test_fp8_is_what_the_card_computes(
     card = Gpu(name="A card", capability=capability, total_bytes=1, free_bytes=1, driver="")
     monkeypatch.setattr(gpu_parts, "first_gpu", lambda: card)
     assert gpu_parts.fp8_name() == name
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_what_a_part_starts_ends_with_it(tmp_path: Path, in_place: bool) -> None:
+    """Also when the part is killed: the training that is to be killed must not go on by itself."""
+    (tmp_path / "sleeper.py").write_text("import time\ndef main(argv=None):\n    time.sleep(600)\nmain()\n")
+    code = f"""
+import sys, time
+sys.path[:0] = [{str(ROOT)!r}, {str(tmp_path)!r}]
+from bench import gpu_commands
+gpu_commands._in_place = {in_place}
+print(gpu_commands.start_command(["sleeper"]), flush=True)
+time.sleep(600)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=os.environ.copy()
+    )
+    assert process.stdout is not None
+    started = int(process.stdout.readline())
+    process.kill()
+    process.wait()
+    until = time.monotonic() + 30
+    while time.monotonic() < until and is_running(started):
+        time.sleep(0.05)
+    assert not is_running(started)
