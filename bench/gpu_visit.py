@@ -1,4 +1,5 @@
-"""Runs the parts of ``bench.gpu`` within ``--minutes``, each in a process of its own.
+"""Runs the parts of ``bench.gpu`` within ``--minutes``: on a card each in a process of its own, without one
+those of a kind in one process (``bench.gpu_warm``), kinds beside one another.
 
 In: a ``GpuConfig``. Out: one JSON file per part, written at once, then a table and the line of results. The
 time is kept exactly: a part gets what is left, and all its processes are killed when that is over. What did

@@ -81,7 +81,13 @@ class ImproveConfig(EngineConfig):
         1.0, ge=0, description="confirmation: difference in pp within which the winner counts as equal"
     )
     fewshot_rival: int = Field(
-        5, ge=0, le=5, description="also compare with the base given this many examples; 0: do not"
+        5,
+        ge=0,
+        le=5,
+        description=(
+            "also compare with the base given this many examples; 0: do not; default: 5, or as many as every"
+            " subject has"
+        ),
     )
 
     def identity(self) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def test_a_recipe_may_set_what_the_adapter_and_its_optimisation_have_and_the_sea
 
 @pytest.mark.parametrize("name", ["quick.yaml", "seed.yaml"])
 def test_shipped_files_are_read(name: str) -> None:
-    assert len(read_recipes(SHIPPED / name)) >= 6
+    assert len(read_recipes(SHIPPED / name)) >= 4
 
 
 @pytest.mark.parametrize(
@@ -83,6 +83,6 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_shipped_recipes_are_found_without_a_clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert len(read_recipes(Path("configs/recipes/quick.yaml"))) == 6
+    assert len(read_recipes(Path("configs/recipes/quick.yaml"))) == 4
     with pytest.raises(ConfigError, match=r"elsewhere/quick\.yaml"):
         read_recipes(Path("elsewhere/quick.yaml"))
