@@ -38,7 +38,8 @@ class ImproveConfig(EngineConfig):
         "max_questions",
     )
     examples: ClassVar[tuple[str, ...]] = (
-        "--model demo --dataset sample --recipes configs/recipes/quick.yaml --selection 2 --weakness 1",
+        "--model demo --dataset sample --recipes configs/recipes/quick.yaml --selection 2 --weakness 1"
+        " --max-questions 90",
         "--model skt/A.X-4.0-Light --recipes configs/recipes/seed.yaml --minutes 600",
         "--recipes configs/recipes/seed.yaml --engine ray --num-replicas 4",
     )

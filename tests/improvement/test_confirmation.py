@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_searches import make_config
+from made_searches import FakeWorkers, make_config, make_dataset
 
 from kmmlu_fast.command.flags import build_config
 from kmmlu_fast.core.errors import ConfigError
@@ -47,3 +47,15 @@ def test_what_is_given_is_taken(tmp_path: Path, given: int, examples: int) -> No
 def test_more_examples_than_there_are_end_the_search_before_it_starts(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--fewshot-rival 5: .* has 2 dev questions of .*; give at most 2"):
         run_search(config_of(tmp_path, fewshot_rival=5), NoWorkers())
+
+
+def test_the_search_ends_with_as_many_examples_as_there_are(tmp_path: Path) -> None:
+    pytest.importorskip("optuna", reason="the extra [improve] is not installed")
+    data = make_dataset(tmp_path / "kmmlu", dev=2)
+    names = {"recipes", "output_dir", "dataset", "model", "selection", "weakness"}
+    values = make_config(tmp_path / "made", data).model_dump(include=names)
+    result = run_search(
+        build_config(ImproveConfig, **values), FakeWorkers({"learningrate0.0002-r8": 0.42}, [])
+    )
+    assert result.confirmation.rival is not None
+    assert any(path.endswith("base-test-2") for path in result.confirmation.runs)
