@@ -83,6 +83,6 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_shipped_recipes_are_found_without_a_clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert len(read_recipes(Path("configs/recipes/quick.yaml"))) == 4
+    assert len(read_recipes(Path("configs/recipes/quick.yaml"))) == 6
     with pytest.raises(ConfigError, match=r"elsewhere/quick\.yaml"):
         read_recipes(Path("elsewhere/quick.yaml"))
