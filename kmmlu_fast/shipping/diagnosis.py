@@ -207,6 +207,9 @@ def _describe_effect(found: Measurements) -> str:
     letters = found.letters
     if letters is None or letters.slope is None:
         return ""
+    if letters.slope > 1:
+        interval = f"{letters.slope_low:.2f} to {letters.slope_high:.2f}"
+        return f"; the adapter moves the letters {letters.slope:.2f} times as far ({interval})"
     low, high = 100 * letters.slope_low, 100 * letters.slope_high
     return (
         f"; {100 * letters.slope:.0f} % of the adapter's effect on the letters is left"

@@ -56,8 +56,8 @@ class LetterComparison:
         if room <= 0:
             return None
         wanted = self.questions * (_ONE_SIDED * self.key_change_error / room) ** 2
-        step = 10 ** max(0, math.floor(math.log10(max(wanted, 1.0))) - 1)
-        return math.ceil(wanted / step) * step
+        step = 10.0 ** max(0, math.floor(math.log10(max(wanted, 1.0))) - 1)
+        return int(math.ceil(wanted / step) * step)
 
 
 def compare_letters(

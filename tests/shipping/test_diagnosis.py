@@ -160,6 +160,14 @@ def test_an_adapter_that_is_rounded_away_is_quantisation_loss() -> None:
         assert part in found.sentence
 
 
+def test_more_effect_than_the_reference_has_is_not_called_left() -> None:
+    letters = replace(GOOD, divergence=0.1, slope=1.35, slope_low=1.11, slope_high=1.57)
+    packed = weights(tensor(Q, 1.0, residual=0.07, stored_as="Q4_K"))
+    found = diagnose(Measurements(quantisation="Q4_K", letters=letters, weights=packed), 0.5)
+    assert "; the adapter moves the letters 1.35 times as far (1.11 to 1.57);" in found.sentence
+    assert "is left" not in found.sentence
+
+
 def test_near_ties_are_told_with_their_size() -> None:
     letters = replace(GOOD, same_letters=193, widest_tie=0.04, median_margin=0.5)
     found = diagnose(replace(BASE, letters=letters), 0.5)
