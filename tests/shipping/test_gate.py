@@ -33,7 +33,7 @@ def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def test_fault_is_named(bench: ExportBench, name: str) -> None:
     if name in faults_of(bench.architecture):  # BOS and thinking switches are not every architecture's
         expected, checked = bench.check_fault(name)
-        assert expected in [cause.name for cause in checked.diagnosis.causes], checked.diagnosis.sentence
+        assert [cause.name for cause in checked.diagnosis.causes] == [expected], checked.diagnosis.sentence
         assert checked.diagnosis.verdict == "differs"
         assert checked.measured.letters is None or checked.measured.letters.questions <= QUESTIONS
 
