@@ -20,8 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kmmlu_fast.analysis.sample_variance import estimate_sampled_accuracy
-from kmmlu_fast.prompting.cot import majority_vote
-from kmmlu_fast.prompting.vote_stopping import VoteStopping, count_samples_drawn
+from kmmlu_fast.prompting.vote_stopping import VoteStopping, count_samples_drawn, majority_vote
 
 Floats = NDArray[np.float64]
 MISTAKES = (0.6, 0.2, 0.2)  # of the wrong letters

@@ -52,7 +52,8 @@ TESTED_ELSEWHERE = {
         " evaluation/early_stopping/record"
     ),
     "through prompts and chain of thought (tests/prompting/test_cot.py, test_methods.py, tests/evaluation)": (
-        "prompting/cot_tokens prompting/cot_wording prompting/method_choice prompting/predictions"
+        "prompting/cot_digest prompting/cot_tokens prompting/cot_wording prompting/method_choice"
+        " prompting/predictions"
     ),
     "through comparisons (tests/analysis/test_comparison*.py, test_accuracy.py, tests/reporting)": (
         "analysis/error_profile analysis/exam_comparison analysis/headline"

@@ -22,7 +22,7 @@ from kmmlu_fast.analysis.error_profile import with_question_features
 from kmmlu_fast.analysis.latest import keep_latest
 from kmmlu_fast.analysis.paired import ALPHA, adjust_p_values
 from kmmlu_fast.analysis.strata import Floats
-from kmmlu_fast.core.letters import names_other_options
+from kmmlu_fast.core.letters import REFERENCE_HINT, names_other_options
 from kmmlu_fast.core.schema import OPTION_LETTERS
 
 MIN_CHANGED = 200
@@ -91,9 +91,12 @@ def find_question_features(questions: pl.DataFrame) -> pl.DataFrame:
     known = pl.all_horizontal(
         [numbers[letter].is_not_null() | pl.col(letter).is_null() for letter in letters]
     )
+    hinted = questions.select(
+        pl.any_horizontal(pl.col(letters).str.contains(REFERENCE_HINT)).fill_null(False)
+    )
     refers_to_options = [
-        names_other_options([option for option in options if option is not None])
-        for options in questions.select(letters).iter_rows()
+        hint and names_other_options([option for option in options if option is not None])
+        for hint, options in zip(hinted.to_series(), questions.select(letters).iter_rows(), strict=True)
     ]
     return (
         with_question_features(questions)

@@ -15,8 +15,7 @@ from kmmlu_fast.analysis.accuracy import letters_of_frame
 from kmmlu_fast.analysis.budget_curve import BudgetPoint, compute_budget_curve
 from kmmlu_fast.analysis.sample_variance import estimate_sampled_accuracy
 from kmmlu_fast.prompting.answer_extraction import STRICT
-from kmmlu_fast.prompting.cot import majority_vote
-from kmmlu_fast.prompting.vote_stopping import VoteStopping, count_samples_drawn
+from kmmlu_fast.prompting.vote_stopping import VoteStopping, count_samples_drawn, majority_vote
 from kmmlu_fast.runs.metrics import Reasoning
 
 DIRECT = "loglikelihood"  # read_by of a question answered without reasoning

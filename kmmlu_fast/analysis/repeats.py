@@ -12,7 +12,7 @@ from __future__ import annotations
 import polars as pl
 
 from kmmlu_fast.analysis.latest import keep_latest
-from kmmlu_fast.core.schema import OPTION_LETTERS
+from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS
 
 TOLERATED = 0.03  # share of the questions that may repeat another one
 _NORMAL = r"[^\p{L}\p{N}]+"
@@ -69,8 +69,16 @@ def _repeat_keys(joined: pl.DataFrame, questions: pl.DataFrame | None) -> pl.Ser
 
 @keep_latest
 def _text_digests(questions: pl.DataFrame) -> pl.DataFrame:
-    """question_id and a 64-bit hash of the letters and digits in question and options."""
-    names = ["question", *(letter for letter in OPTION_LETTERS if letter in questions.columns)]
+    """question_id and a 64-bit hash of the letters and digits in question and options; only of questions
+    that have an option in common with another one of their subject, as repeats do.
+    """
+    letters = [letter for letter in OPTION_LETTERS if letter in questions.columns]
+    if letters and "subject" in questions.columns:  # an eighth of KMMLU is left, and of the work
+        last = _normalised_hash([letters[min(len(letters), len(LETTERS)) - 1]])
+        questions = questions.filter(questions.select("subject", last).is_duplicated())
+    return questions.select("question_id", _normalised_hash(["question", *letters]).alias("repeat"))
+
+
+def _normalised_hash(names: list[str]) -> pl.Expr:
     text = pl.concat_str(names, separator=" ", ignore_nulls=True).str.normalize("NFKC").str.to_lowercase()
-    repeat = text.str.replace_all(_NORMAL, "").hash(0).alias("repeat")
-    return questions.select("question_id", repeat)
+    return text.str.replace_all(_NORMAL, "").hash(0)

@@ -20,6 +20,10 @@ MAX_LOGPROB = 1e-3  # nats above 0 that rounding can cause; more cannot be a log
 _IGNORED = str.maketrans("", "", string.punctuation + " ")
 
 
+# In every text in which ``position_reference_pattern`` finds something; without look-around, for polars.
+REFERENCE_HINT = r"[①-⑩]|번|위|이상|[A-J]\s*(?:와|과|,|및|and)\s*[A-J]"
+
+
 @cache
 def position_reference_pattern(options: int) -> re.Pattern[str]:
     """Matches an option that refers to others by number or position, given the number of options."""

@@ -21,13 +21,11 @@ shows where reasoning pays off.
 from __future__ import annotations
 
 import hashlib
-import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kmmlu_fast.core.digests import text_digest, tokens_digest
+from kmmlu_fast.core.digests import tokens_digest
 from kmmlu_fast.core.letters import read_letters
 from kmmlu_fast.core.schema import (
     OPTION_LETTERS,
@@ -40,11 +38,10 @@ from kmmlu_fast.core.schema import (
     Request,
     Response,
 )
-from kmmlu_fast.data.subjects import SUBJECTS
-from kmmlu_fast.prompting.answer_extraction import EXPLICIT, LADDER, STRICT, ExtractedAnswer, extract_answer
+from kmmlu_fast.prompting.answer_extraction import EXPLICIT, LADDER, ExtractedAnswer, extract_answer
 from kmmlu_fast.prompting.chain_cuts import ThoughtMarks
+from kmmlu_fast.prompting.cot_digest import cot_wording_digest
 from kmmlu_fast.prompting.cot_wording import (
-    FORCE_CUE,
     NEXT_QUESTION,
     final_answer_lines,
     load_instructions,
@@ -55,7 +52,7 @@ from kmmlu_fast.prompting.predictions import make_prediction
 from kmmlu_fast.prompting.prompt_styles import find_prompt_style
 from kmmlu_fast.prompting.prompts import Prompt, render_prompt
 from kmmlu_fast.prompting.reasoning_parsers import ANY_PARSER, ReasoningParser, strip_texts
-from kmmlu_fast.prompting.vote_stopping import VoteStopping, count_samples_to_draw
+from kmmlu_fast.prompting.vote_stopping import VoteStopping, count_samples_to_draw, majority_vote
 
 DEFAULT_MAX_TOKENS = 512
 FORCED = "forced"
@@ -383,42 +380,3 @@ class ChainOfThought:
 def is_reason_stage(stage: str) -> bool:
     """Whether a request of this stage generates samples."""
     return stage == REASON or stage.startswith(f"{REASON}-")
-
-
-def majority_vote(letters: Sequence[str], logprobs: Sequence[float] | None) -> tuple[str, float]:
-    """The most frequent letter and its share. A tie goes to the higher log-probability, or without
-    log-probabilities to the earlier sample.
-    """
-    counts = Counter(letters)
-    most = max(counts.values())
-    tied = [letter for letter in counts if counts[letter] == most]  # in the order of the samples
-    best = max(tied, key=lambda letter: logprobs[OPTION_LETTERS.index(letter)]) if logprobs else tied[0]
-    return best, most / len(letters)
-
-
-PROBE = Question(
-    question_id="probe/test/0",
-    subject="Math",
-    supercategory="STEM",
-    split="test",
-    row=0,
-    question="하나에 둘을 더하면?",
-    options=("1", "2", "3", "4"),
-    answer="C",
-)
-
-
-def cot_wording_digest(method: ChainOfThought, tokenizer: Any, varied_options: bool = False) -> str:
-    """sha256 (16 hex digits) of an invented question rendered for every subject, with its stops and cue:
-    changes with any byte of them. ``varied_options``: with 2 to 10 options too.
-    """
-    questions = [replace(PROBE, subject=s.name, supercategory=s.supercategory) for s in SUBJECTS.values()]
-    if varied_options:
-        counts = range(2, len(OPTION_LETTERS) + 1)
-        questions += [
-            replace(PROBE, subject="", supercategory="", options=("1",) * count, answer="A")
-            for count in counts
-        ]
-    texts = [prompt.text for question in questions for prompt in method.render(question, [PROBE], tokenizer)]
-    wording = [texts, final_answer_lines(method.style), NEXT_QUESTION, FORCE_CUE, STRICT]
-    return text_digest(json.dumps(wording, ensure_ascii=False))

@@ -13,7 +13,8 @@ from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.schema import LETTERS
 from kmmlu_fast.prompting.chain_cuts import ThoughtMarks, find_last
 from kmmlu_fast.prompting.chat_template import ChatTemplate, find_chat_template
-from kmmlu_fast.prompting.cot import DEFAULT_MAX_TOKENS, PROBE, ChainOfThought
+from kmmlu_fast.prompting.cot import DEFAULT_MAX_TOKENS, ChainOfThought
+from kmmlu_fast.prompting.cot_digest import PROBE
 from kmmlu_fast.prompting.cot_wording import FORCE_CUE, NEXT_QUESTION
 from kmmlu_fast.prompting.letter_forms import style_letter_form
 from kmmlu_fast.prompting.methods import MultipleChoice

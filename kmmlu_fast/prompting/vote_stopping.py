@@ -21,6 +21,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
+from kmmlu_fast.core.schema import OPTION_LETTERS
+
 VoteStopping = Literal["none", "exact", "likely"]
 RISK = 0.05
 
@@ -77,3 +79,14 @@ def change_probability(leader: int, second: int, remaining: int) -> float:
 
 def _log_beta(a: float, b: float) -> float:
     return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
+
+
+def majority_vote(letters: Sequence[str], logprobs: Sequence[float] | None) -> tuple[str, float]:
+    """The most frequent letter and its share. A tie goes to the higher log-probability, or without
+    log-probabilities to the earlier sample.
+    """
+    counts = Counter(letters)
+    most = max(counts.values())
+    tied = [letter for letter in counts if counts[letter] == most]  # in the order of the samples
+    best = max(tied, key=lambda letter: logprobs[OPTION_LETTERS.index(letter)]) if logprobs else tied[0]
+    return best, most / len(letters)

@@ -44,3 +44,16 @@ def test_the_same_text_with_another_key_is_another_question() -> None:
     texts = pl.DataFrame({"question_id": list("abcd"), "question": ["x?", "X !", "x", "y"], "A": "1"})
     kept, repeats = drop_repeated_questions(joined, texts)
     assert repeats == 1 and kept["question_id"].to_list() == ["a", "c", "d"]
+
+
+def test_repeats_are_found_whatever_options_the_questions_share() -> None:
+    """Only questions with an option in common are read whole; that loses no repeat."""
+    words, random = ["물", "불 ", "흙!", "흙"], np.random.default_rng(3)
+    columns = {
+        name: [words[i] for i in random.integers(0, 4, 300)] for name in ("question", "A", "B", "C", "D")
+    }
+    ids = [f"Law/test/{row}" for row in range(300)]
+    texts = pl.DataFrame({"question_id": ids, "subject": "Law", **columns, "answer": "A"})
+    joined = pl.DataFrame({"question_id": ids, "subject": "Law", "answer": "A", "prompt_digest": ""})
+    plain = [tuple(cell.strip(" !") for cell in row) for row in zip(*columns.values(), strict=True)]
+    assert drop_repeated_questions(joined, texts)[1] == 300 - len(set(plain)) > 9

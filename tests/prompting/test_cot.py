@@ -24,15 +24,16 @@ from kmmlu_fast.data.subjects import SUBJECTS, SUPERCATEGORIES
 from kmmlu_fast.engines.fake import FakeEngine
 from kmmlu_fast.evaluation import runner
 from kmmlu_fast.evaluation.runner import ask_questions
-from kmmlu_fast.prompting import cot
 from kmmlu_fast.prompting.answer_extraction import STRICT, extract_answer
-from kmmlu_fast.prompting.cot import ChainOfThought, majority_vote, sampling_seed
+from kmmlu_fast.prompting.cot import ChainOfThought, sampling_seed
+from kmmlu_fast.prompting.cot_digest import cot_wording_digest
 from kmmlu_fast.prompting.cot_tokens import build_chain_of_thought
 from kmmlu_fast.prompting.cot_wording import default_cot_style, load_instructions, subject_instruction
 from kmmlu_fast.prompting.methods import MultipleChoice
 from kmmlu_fast.prompting.prompts import encode_prompts
 from kmmlu_fast.prompting.rotations import Rotations
 from kmmlu_fast.prompting.tokens import render_and_tokenise
+from kmmlu_fast.prompting.vote_stopping import majority_vote
 from kmmlu_fast.reporting.wording import reasoning_text
 from kmmlu_fast.reporting.wording.language import get_translator
 from kmmlu_fast.runs.metrics import Metrics
@@ -182,10 +183,10 @@ def test_instructions_name_only_subjects_that_exist_and_cover_every_supercategor
 
 
 def test_wording_digest_changes_with_style_and_is_stable(tokenizer: Any, qwen: Any) -> None:
-    digest = cot.cot_wording_digest(build_chain_of_thought("qa", tokenizer), tokenizer)
-    assert digest == cot.cot_wording_digest(build_chain_of_thought("qa", tokenizer, max_tokens=9), tokenizer)
-    assert digest != cot.cot_wording_digest(build_chain_of_thought("lm-eval", tokenizer), tokenizer)
-    assert cot.cot_wording_digest(build_chain_of_thought("chat", qwen), qwen) != cot.cot_wording_digest(
+    digest = cot_wording_digest(build_chain_of_thought("qa", tokenizer), tokenizer)
+    assert digest == cot_wording_digest(build_chain_of_thought("qa", tokenizer, max_tokens=9), tokenizer)
+    assert digest != cot_wording_digest(build_chain_of_thought("lm-eval", tokenizer), tokenizer)
+    assert cot_wording_digest(build_chain_of_thought("chat", qwen), qwen) != cot_wording_digest(
         build_chain_of_thought("chat", qwen, thinking=True), qwen
     )
 

@@ -13,7 +13,7 @@ from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.schema import Completion, Generation, Response
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.prompting.answer_extraction import ExtractedAnswer
-from kmmlu_fast.prompting.cot import PROBE
+from kmmlu_fast.prompting.cot_digest import PROBE
 from kmmlu_fast.prompting.cot_tokens import build_chain_of_thought
 from kmmlu_fast.prompting.reasoning_parsers import (
     ANY_PARSER,

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from bench.sample_worlds import SAMPLE_WORLDS, measure_stopping
-from kmmlu_fast.prompting.cot import majority_vote
 from kmmlu_fast.prompting.vote_stopping import (
     VoteStopping,
     change_probability,
     count_samples_drawn,
     count_samples_to_draw,
     first_round,
+    majority_vote,
 )
 
 

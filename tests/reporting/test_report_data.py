@@ -12,6 +12,8 @@ import numpy as np
 import polars as pl
 import pytest
 from exam_files import write_jsonl
+from hypothesis import given
+from hypothesis import strategies as st
 from made_runs import loaded, predictions, run_directory
 from tiny import make_tiny_adapter
 
@@ -24,7 +26,7 @@ from kmmlu_fast.analysis.headline_comparison import ComparisonSettings
 from kmmlu_fast.analysis.paired import asked_share, subject_size_weights
 from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.core.errors import ConfigError
-from kmmlu_fast.core.letters import is_position_bound
+from kmmlu_fast.core.letters import REFERENCE_HINT, is_position_bound, position_reference_pattern
 from kmmlu_fast.core.prediction_frames import predictions_frame
 from kmmlu_fast.core.schema import OPTION_LETTERS, Prediction, Question
 from kmmlu_fast.data import dataset
@@ -70,6 +72,13 @@ def question(*options: str) -> Question:
 def test_what_names_other_options_goes_by_how_many_there_are(options: tuple[str, ...], bound: bool) -> None:
     assert is_position_bound(question(*options)) is bound
     assert rotation_shifts(question(*options), ALL) == ([0] if bound else list(range(len(options))))
+
+
+@given(st.data(), st.integers(2, 10))
+def test_the_hint_is_in_every_text_that_names_other_options(data: st.DataObject, options: int) -> None:
+    """polars reads it over all questions at once; the pattern itself is searched only where it is found."""
+    text = data.draw(st.from_regex(position_reference_pattern(options)))
+    assert pl.Series([text]).str.contains(REFERENCE_HINT)[0]
 
 
 def test_log_and_brier_score_of_three_and_five_options_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:

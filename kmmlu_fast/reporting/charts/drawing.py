@@ -7,6 +7,7 @@ JavaScript and no network. Knows nothing of what is drawn.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -38,6 +39,8 @@ FIGURE = {
     "more": "#8b5cc4 #b7791f #0e8a8a #c2417c",
 }
 FONT = "Pretendard, 'Noto Sans KR', 'Noto Sans CJK KR', 'Apple SD Gothic Neo', 'Malgun Gothic', sans-serif"
+HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3]")
+_LATIN_FONT = "sans-serif"
 
 Palette = dict[str, str]
 NARROWEST_PX = 70.0  # of a plot
@@ -99,10 +102,16 @@ def narrow_plots(spec: dict[str, Any], over_px: float) -> bool:
 
 
 def spec_to_svg(document: dict[str, Any]) -> str:
-    """A Vega-Lite specification as SVG; nothing is fetched."""
+    """A Vega-Lite specification as SVG; nothing is fetched. Text without Hangul is measured in the usual
+    sans-serif font, which takes a third of the time that a font of 60,000 glyphs does.
+    """
     import vl_convert
 
-    return str(vl_convert.vegalite_to_svg(document, allowed_base_urls=[]))
+    config = document.get("config") or {}
+    if config.get("font") == FONT and not HANGUL.search(json.dumps(document, ensure_ascii=False)):
+        document = {**document, "config": {**config, "font": _LATIN_FONT}}
+    svg = str(vl_convert.vegalite_to_svg(document, allowed_base_urls=[]))
+    return svg.replace(f'font-family="{_LATIN_FONT}"', f'font-family="{FONT}"')
 
 
 def vega_lite_spec(chart: Any, palette: Palette) -> dict[str, Any]:

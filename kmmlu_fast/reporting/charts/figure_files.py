@@ -20,7 +20,6 @@ from kmmlu_fast.reporting.charts import drawing
 from kmmlu_fast.reporting.charts.figure import Figure
 
 PX_PER_INCH = 96.0  # CSS pixels, as SVG has them
-_HANGUL = re.compile("[\uac00-\ud7a3]")
 
 
 def save_figure(
@@ -31,7 +30,7 @@ def save_figure(
 
     folder.mkdir(parents=True, exist_ok=True)
     svg = _render_svg(figure, None if width_in is None else width_in * PX_PER_INCH, with_title)
-    if _HANGUL.search(svg) and not _has_korean_font():
+    if drawing.HANGUL.search(svg) and not _has_korean_font():
         log_note(
             f"{figure.id}: no Korean font was found on this computer, so labels will be empty boxes; install"
             " fonts-noto-cjk"
