@@ -31,8 +31,8 @@ class KeptChange:
         return ENOUGH_KEPT <= self.share <= 2 - ENOUGH_KEPT
 
     def describe(self) -> str:
-        """Such as ``78 % of the adapter's change (66 to 94 % by module)``, or ``1.33 times`` it: a coarse type
-        turns a change that is smaller than its steps into whole steps.
+        """Such as ``78 % of the adapter's change (66 to 94 % by module)``, or ``1.33 times`` it: a coarse
+        type turns a change that is smaller than its steps into whole steps.
         """
         if self.share > 2 - ENOUGH_KEPT:
             span = f" ({max(0.0, self.low):.2f} to {self.high:.2f} times by module)"
