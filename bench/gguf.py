@@ -103,10 +103,11 @@ def own_server_refusal(path: str) -> str:
 def ask_ours(config: GgufConfig, questions: list[Question]) -> tuple[float, float, list[list[float]]]:
     """(seconds to start, seconds, log-probabilities by question): tokenisation included."""
     from kmmlu_fast.engines.llama_cpp.engine import LlamaCppEngine, LlamaCppSettings
-    from kmmlu_fast.models.model import load_tokenizer, resolve_model
+    from kmmlu_fast.models.model import resolve_model
+    from kmmlu_fast.models.tokens import open_tokenizer
     from kmmlu_fast.prompting.prompts import encode_prompts, letter_tokens, render_prompt
 
-    tokenizer = load_tokenizer(resolve_model(config.model))
+    tokenizer = open_tokenizer(resolve_model(config.model))
     engine = LlamaCppEngine(LlamaCppSettings(path=Path(config.model), max_model_len=_CONTEXT_TOKENS))
     prompts = [render_prompt(question, [], "lm-eval") for question in questions]
     began = time.perf_counter()
@@ -123,6 +124,7 @@ def ask_ours(config: GgufConfig, questions: list[Question]) -> tuple[float, floa
     seconds = time.perf_counter() - began
     start_sec = engine.start_sec
     engine.close()
+    tokenizer.close()
     return start_sec, seconds, [answers[str(n)] for n in range(len(questions))]
 
 
