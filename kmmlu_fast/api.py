@@ -73,8 +73,8 @@ def plan_evaluation(**settings: Unpack[EvalSettings]) -> str:
 
 
 def load_run(source: str | Path) -> Run:
-    """Load a run from disk: a run directory, an lm-eval output, an inspect log, a score file, or
-    ``FILE.csv:COLUMN`` of a predictions table.
+    """Load a run from disk: a run directory, an lm-eval output, an inspect log, a score file,
+    ``FILE.csv:COLUMN`` of a predictions table, or ``published:NAME``, a public run whose answers ship.
 
     ``Run.predictions`` is a polars frame with one row per question in dataset order (``schema.Prediction``
     names its columns; log-probabilities are natural logarithms), or None for a score file. ``Run.metrics`` is
