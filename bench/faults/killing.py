@@ -168,9 +168,11 @@ def _watched(job: Job) -> Ended:
         count.seek(0)
         told = json.loads(count.read() or "{}")
         events = told.get("events", 0)
-    for name in told.get("modules", []):  # what this verb imports late is there at once next time
-        with contextlib.suppress(Exception):
-            importlib.import_module(name)
+    if late := told.get("modules", []):  # what this verb imports late is there at once next time
+        for name in late:
+            with contextlib.suppress(Exception):
+                importlib.import_module(name)
+        gc.freeze()
     code = None if status is None else os.waitstatus_to_exitcode(status)
     return Ended(code, texts[0], texts[1], events, peak_bytes, seconds, threads)
 
@@ -220,6 +222,7 @@ def _child(job: Job, out: int, err: int, count: int) -> None:
         if job.root:
             os.chdir(job.root)
         _prepare(job)
+        gc.set_threshold(50_000, 20, 100)  # a collection copies every page that the fork shares
         counter = _Counter(job)
         try:
             if job.module:

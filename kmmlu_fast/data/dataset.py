@@ -283,6 +283,11 @@ def _dataset_folder(dataset: str, split: str, revision: str | None) -> Path:
     path = expand_path(dataset, "--dataset")
     if path.is_dir() or (path.is_file() and path.suffix.lower() in TABLE_ENDINGS):
         return path
+    if path.is_file():
+        raise DataError(
+            f"dataset {dataset!r}: is one file, and no table ({', '.join(sorted(TABLE_ENDINGS))}); give"
+            f" KMMLU's directory or table, or an exam of your own by --exam {dataset}"
+        )
     if path.exists() or dataset.startswith((".", "/", "~")) or dataset.count("/") != 1:
         raise DataError(
             f"dataset {dataset!r}: no such directory; give a directory in the hub's layout, a hub id such as"

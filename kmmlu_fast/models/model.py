@@ -111,7 +111,9 @@ def load_tokenizer(model: Model) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(
             model.path, revision=model.revision, trust_remote_code=model.trust_remote_code
         )
-        has_vocabulary = bool(tokenizer("A", add_special_tokens=False)["input_ids"])
+        ids = tokenizer("A", add_special_tokens=False)["input_ids"]
+        # without any file of it, transformers makes one that knows special tokens only
+        has_vocabulary = any(each != tokenizer.unk_token_id for each in ids)
     except Exception as error:  # for malformed files, transformers and tokenizers raise every kind
         raise ModelError(
             f"model {model.name}: its tokenizer cannot be loaded ({explain_loading_error(error, model)})"

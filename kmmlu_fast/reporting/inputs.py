@@ -6,6 +6,7 @@ are compared or shown.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,8 @@ def load_runs(
     ``prefix``: runs that stopped early are read too.
     """
     questions = load_questions_frame(config)
-    runs = drop_other_bases(
-        load_all_runs(resolve_run_paths(config), questions, config.split, prefix), config.base
-    )
+    runs = load_all_runs(resolve_run_paths(config), questions, config.split, prefix)
+    runs = drop_other_bases([_name_exam(run, questions, config) for run in runs], config.base)
     if len(runs) < at_least:
         wanted = "a base and at least one other, such as base lora" if at_least > 1 else "one, such as base"
         given = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
@@ -63,13 +63,29 @@ def load_runs(
     return runs, questions
 
 
+def _name_exam(run: Run, questions: pl.DataFrame | None, config: PairsConfig) -> Run:
+    """A table says of no exam that it is of; it is of the one whose questions it answers."""
+    exam = None if run.kind not in ("table", "scores") or questions is None else resolve_exam(config)
+    if exam is None or questions is None:
+        return run
+    if run.predictions is None:
+        known = set(run.scores["subject"]) <= set(questions["subject"])
+    else:
+        known = run.predictions["question_id"].is_in(questions["question_id"].implode()).all()
+    if not known:
+        return run
+    named = {"name": exam.name, "title": exam.title or exam.name, "licence": exam.licence}
+    return replace(run, config={**run.config, "exam": named})
+
+
 def load_recipe_groups(
     config: PairsConfig, questions: pl.DataFrame | None, base: Run
 ) -> dict[str, list[Run]]:
     """--group's recipes: name -> its runs; ConfigError if one has another exam than the base."""
     groups = {}
     for name, arguments in parse_recipe_groups(config).items():
-        groups[name] = load_all_runs(arguments, questions, config.split)
+        loaded = load_all_runs(arguments, questions, config.split)
+        groups[name] = [_name_exam(run, questions, config) for run in loaded]
         for run in groups[name]:
             if run.exam != base.exam:
                 raise ConfigError(

@@ -78,6 +78,13 @@ def test_an_unknown_dataset_is_one_line(name: str) -> None:
         dataset.load_frame(name, "test")
 
 
+def test_a_file_that_is_no_table_is_pointed_to_exam(tmp_path: Path) -> None:
+    path = tmp_path / "own.jsonl"
+    path.write_text("{}\n")
+    with pytest.raises(DataError, match=r"is one file, and no table.*by --exam"):
+        dataset.load_frame(str(path), "test")
+
+
 def test_an_unreachable_hub_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 

@@ -13,7 +13,7 @@ from tiny import make_tiny_adapter, make_tiny_model
 
 from kmmlu_fast.core.errors import AdapterError, KmmluError, ModelError
 from kmmlu_fast.models.adapters import base_model_warning, load_adapters
-from kmmlu_fast.models.model import Model, resolve_model
+from kmmlu_fast.models.model import Model, load_tokenizer, resolve_model
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +34,14 @@ def test_a_sound_adapter_is_described(made: tuple[Model, Path]) -> None:
     [adapter] = load_adapters([str(folder)], model, "serve")
     assert (adapter.name, adapter.adapter_id, adapter.rank, len(adapter.digest)) == ("lora", 1, 4, 16)
     assert base_model_warning(adapter, model) is None
+
+
+@pytest.mark.parametrize("kind", ["gemma3_text", "qwen2", "llama", "gpt_neox"])
+def test_a_model_without_its_tokenizers_files_is_one_line(tmp_path: Path, kind: str) -> None:
+    """transformers makes a tokenizer of special tokens alone of nothing."""
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+    with pytest.raises(ModelError, match="tokenizer"):
+        load_tokenizer(Model("m", str(tmp_path), None, ""))
 
 
 def test_same_directory_names_get_different_names_and_ids(made: tuple[Model, Path], tmp_path: Path) -> None:

@@ -330,3 +330,19 @@ def test_two_engines_are_compared_over_all_letters_of_a_question() -> None:
     assert sink.scores == {"five/test/0": tuple(values)}
     found = engine_agreement.compare_engine_scores(sink.scores, {"five/test/0": (*values[:4], -9.0)}, 0.01)
     assert found.lines()[-1].startswith("five/test/0: transformers E, vLLM D")
+
+
+def test_a_table_is_of_the_exam_whose_questions_it_answers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of any other exam it would be refused, as if it were KMMLU's."""
+    exam = tmp_path / "own.jsonl"
+    rows = [{"question": f"{i} + 1?", **{o: str(i + n) for n, o in enumerate("ABCDE")}} for i in range(40)]
+    write_jsonl(exam, [{**row, "answer": "B", "subject": "회계"} for row in rows])
+    tables = [tmp_path / f"{name}.csv" for name in ("one", "two")]
+    for shift, path in enumerate(tables):
+        cells = [f"own/test/{i},{'ABCDE'[(i * (1 + shift)) % 5]}" for i in range(40)]
+        path.write_text("\n".join(["question_id,m", *cells, ""]), encoding="utf-8")
+    argv = [*map(str, tables), "--exam", str(exam)]
+    assert compare.run_compare_command(argv) == 0, capsys.readouterr().err
+    assert "own" in capsys.readouterr().out

@@ -169,9 +169,13 @@ def _questions_by_id(table: pl.DataFrame, column: str, source: RunSource) -> pl.
             subject = find_subject(parts[0])
             split, row = parts[1], int(parts[2])
         except (ConfigError, IndexError, ValueError) as error:
+            told = f"{source.path} row {number}: {column} {bounded_repr(text)} is not an id such as"
+            if source.key is not None and len(source.key):
+                raise DataError(
+                    f"{told} {source.key['question_id'][0]}, as the exam that was given has them"
+                ) from error
             raise DataError(
-                f"{source.path} row {number}: {column} {bounded_repr(text)} is not an id such as Law/test/17;"
-                " for another exam give --dataset or --exam as well"
+                f"{told} Law/test/17; for another exam give --dataset or --exam as well"
             ) from error
         rows.append((text, subject.name, subject.supercategory, split, row))
     schema = {

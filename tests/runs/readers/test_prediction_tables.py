@@ -152,3 +152,6 @@ def test_another_exam_s_table_with_its_questions(tmp_path: Path) -> None:
     path.write_text("question_id,m\ne/test/0,5\ne/test/1,2\n", encoding="utf-8")
     (run,) = load_run_argument(str(path), key)
     assert run.frame["prediction"].to_list() == ["E", "B"] and run.frame["num_options"].to_list() == [5, 4]
+    path.write_text("question_id,answer,m\n가나다/test/0,A,5\n", encoding="utf-8")
+    with pytest.raises(DataError, match="'가나다/test/0' is not an id such as e/test/0, as the exam"):
+        load_run_argument(str(path), key)
