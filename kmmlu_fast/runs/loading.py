@@ -89,6 +89,11 @@ def load_run_argument(
     return read_foreign_runs(RunSource(argument=argument, path=path, choice=choice, key=key, split=split))
 
 
+def name_first_run(argument: str, runs: list[Run]) -> str:
+    """How to name the first of the runs that an argument holds."""
+    return runs[0].source if is_published_argument(argument) else f"{argument}:{runs[0].name}"
+
+
 def run_input_files(arguments: list[str]) -> list[Path]:
     """Every file that these arguments read: no output may overwrite one of them."""
     patterns = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
+from kmmlu_fast import load_run
 from kmmlu_fast.core.errors import ConfigError, RunError
 from kmmlu_fast.runs.loading import load_all_runs, load_run_argument, run_input_files
 from kmmlu_fast.runs.lookup import resolve_run_names
@@ -45,6 +46,8 @@ def test_the_table_holds_ids_and_letters_only() -> None:
 def test_every_run_at_once() -> None:
     runs = read_published_runs("published:*")
     assert [run.name for run in runs] == [each.name for each in load_published_answers().runs]
+    with pytest.raises(RunError, match=r"holds 8 runs .*; name one, as published:phi-3-mini$"):
+        load_run("published:*")
 
 
 def test_no_output_and_no_short_name_is_meant() -> None:
