@@ -192,22 +192,23 @@ def versions() -> dict[str, str]:
     return found
 
 
-def matmul_rate(dtype: str = "bfloat16", repeats: int = 5) -> dict[str, Any]:
+def matmul_rate(dtype: str = "bfloat16", repeats: int = 5, largest: int = 4096) -> dict[str, Any]:
     """The device's own limit: FLOP/s of square matrix products in ``dtype``; the best size's
-    median counts.
+    median counts. ``largest``: of the sizes on a CPU.
     """
     import torch
 
     gpu = computes_on_gpu()
     device, kind = ("cuda" if gpu else "cpu"), getattr(torch, dtype)
     best: dict[str, Any] = {}
-    for size in (4096, 8192) if gpu else (1024, 2048, 4096):
+    sizes = [size for size in (1024, 2048, 4096) if size < largest] + [min(largest, 4096)]
+    for size in (4096, 8192) if gpu else dict.fromkeys(sizes):
         a, b = (
             torch.randn(size, size, device=device).to(kind),
             torch.randn(size, size, device=device).to(kind),
         )
         # 40 products of 8192 take 50 ms on an H100: a few launches more or less do not count.
-        inner = max(1, int((40 * 8192**3 if gpu else 4 * 2048**3) / size**3))
+        inner = max(1, int((40 * 8192**3 if gpu else 4 * min(2048, largest) ** 3) / size**3))
         device_seconds(lambda a=a, b=b: a @ b, inner)  # type: ignore[misc]
         seconds = [device_seconds(lambda a=a, b=b: a @ b, inner) for _ in range(repeats)]  # type: ignore[misc]
         rate = spread([2 * size**3 * inner / s / 1e9 for s in seconds], 1)
@@ -396,5 +397,6 @@ def run_child(
 
 
 def note(text: str) -> None:
-    """A line of progress on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    """A line of progress on stderr, whole: threads may write at once."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()

@@ -7,15 +7,17 @@ In: the words after ``python -m``. Out: what the command printed, or its process
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from kmmlu_fast.core.errors import EngineError
@@ -44,7 +46,9 @@ def run_command(words: Sequence[str], allowed: tuple[int, ...] = (0,)) -> str:
         code, out = _call_in_place(words)
     else:
         command = [sys.executable, "-m", *words]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, text=True, check=False, preexec_fn=die_with_parent
+        )
         code, out = done.returncode, done.stdout
     if code not in allowed:
         raise EngineError(f"python -m {shlex.join(words)}: ended with exit code {code}; its message is above")
@@ -64,10 +68,11 @@ def start_command(words: Sequence[str]) -> int:
     """Start ``python -m WORDS`` as the leader of a process group; its id. It prints to stderr."""
     if not _in_place:
         command = [sys.executable, "-m", *words]
-        return subprocess.Popen(command, stdout=sys.stderr, process_group=0).pid
+        return subprocess.Popen(command, stdout=sys.stderr, process_group=0, preexec_fn=die_with_parent).pid
     child = os.fork()
     if child == 0:
         os.setpgid(0, 0)
+        die_with_parent()
         os.dup2(2, 1)
         leave(lambda: _entry(words[0])(list(words[1:])))
     return child
@@ -78,15 +83,27 @@ def has_ended(child: int) -> bool:
     return os.waitpid(child, os.WNOHANG)[0] != 0
 
 
-def leave(body: Any) -> None:
+def die_with_parent() -> None:
+    """End with the process that started this one, also when that is killed."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def exit_code_of(body: Callable[[], Any]) -> int:
+    """What ``body`` ends with, whatever happens."""
+    try:
+        return int(body() or 0)
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+        return 1
+
+
+def leave(body: Callable[[], Any]) -> None:
     """Run a forked child's work and end the process with its exit code, whatever happens."""
     code = 1
     try:
-        code = int(body() or 0)
-    except SystemExit as error:
-        code = error.code if isinstance(error.code, int) else 1
-    except BaseException:
-        traceback.print_exc()
+        code = exit_code_of(body)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -98,7 +98,8 @@ def measure_ceilings(config: PartConfig) -> dict[str, Any]:
     source = torch.ones(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     copies = device_seconds(lambda: target.copy_(source), 5) / 5
-    rate = matmul_rate(dtype, repeats=5 if device == "cuda" else 1)
+    largest = 1024 if config.shape == "tiny" else 4096
+    rate = matmul_rate(dtype, repeats=5 if device == "cuda" else 1, largest=largest)
     return {
         **rate,
         "torch": torch.__version__,
@@ -168,9 +169,10 @@ def _compare_losses(model: Any, vocabulary: int, letters: bool) -> dict[str, Any
     """Both losses and their gradients on four rows; the model keeps its own loss afterwards."""
     import torch
 
+    from bench.training import computing_device
     from kmmlu_fast.training.label_loss import attach_labelled_loss
 
-    device = model.get_base_model().get_output_embeddings().weight.device
+    device = computing_device(model)
     generator = torch.Generator().manual_seed(2)
     ids = torch.randint(3, min(vocabulary, 300), (4, 160), generator=generator).to(device)
     labels, mask = ids.clone(), torch.ones_like(ids)

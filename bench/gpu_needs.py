@@ -29,22 +29,24 @@ class Part:
     weights: bool = False  # needs random weights on disk
     card: bool = False  # measures what only a card has
     warm: str = "vllm"  # whose imports it shares where there is no card: bench.gpu_warm's kind
+    turn: int = 0  # where there is no card: parts of one kind run in this order, those of a turn as listed
+    alone: bool = False  # where there is no card: in a process that ran no other part
 
 
 PARTS = (
     Part(name="ceilings", limit_sec=60, needs=("torch",), base=False, files=False),
-    Part(name="doctor", limit_sec=30, needs=(), base=False, files=False),
+    Part(name="doctor", limit_sec=30, needs=(), base=False, files=False, warm="plain"),
     Part(name="label loss", limit_sec=150, needs=("peft",), files=False, warm="training"),
     Part(name="train 500 x 3", limit_sec=300, needs=_TRAIN, weights=True, warm="training"),
-    Part(name="kill and resume", limit_sec=150, needs=_TRAIN, weights=True, warm="training"),
+    Part(name="kill and resume", limit_sec=150, needs=_TRAIN, weights=True, warm="training", alone=True),
     Part(name="transformers", limit_sec=90, needs=("accelerate",), weights=True),
     Part(name="letters", limit_sec=150, needs=("vllm",), weights=True),
     Part(name="eager 0+5-shot", limit_sec=150, needs=("vllm",)),
     Part(name="fp8", limit_sec=150, needs=("vllm",), card=True),
-    Part(name="LoRA", limit_sec=150, needs=("vllm", "peft"), weights=True),
+    Part(name="LoRA", limit_sec=150, needs=("vllm", "peft"), weights=True, turn=1),
     Part(name="cot bf16", limit_sec=200, needs=("vllm",)),
     Part(name="out of memory", limit_sec=120, needs=("vllm",), card=True),
-    Part(name="served and merged", limit_sec=240, needs=("vllm", "peft"), weights=True),
+    Part(name="served and merged", limit_sec=240, needs=("vllm", "peft"), weights=True, turn=2),
     Part(name="graphs", limit_sec=180, needs=("vllm",), card=True),
     Part(name="zero-shot bf16", limit_sec=240, needs=("vllm",)),
     Part(name="zero-shot fp8", limit_sec=200, needs=("vllm",), card=True),

@@ -7,12 +7,10 @@ time limits.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import math
 import random
 import shutil
-import signal
 import sys
 import time
 from collections import Counter
@@ -23,7 +21,7 @@ from typing import Any, Literal
 from pydantic import Field, PositiveInt
 
 from bench.common import BenchConfig
-from bench.gpu_commands import is_in_place, run_command, run_for_json
+from bench.gpu_commands import die_with_parent, is_in_place, run_command, run_for_json
 from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import EngineError
@@ -92,13 +90,14 @@ def asked_of(config: PartConfig, shots: int, tokenizer: Any) -> tuple[list[Any],
     return asked, method
 
 
-def open_engine(config: PartConfig, longest: int, **fields: Any) -> Any:
+def open_for_prompts(config: PartConfig, longest: int, **fields: Any) -> Any:
     """vLLM on the folder's model, random weights unless ``load_format`` says otherwise."""
-    from kmmlu_fast.engines.vllm.engine import EngineSettings, VllmEngine
+    from bench.gpu_engine import open_engine
+    from kmmlu_fast.engines.vllm.engine import EngineSettings
 
     length = -(-(longest + 32) // 256) * 256
     settings = {"load_format": "dummy", "generates": False, **fields}
-    return VllmEngine(EngineSettings(model=config.model_path, max_model_len=length, **settings))
+    return open_engine(EngineSettings(model=config.model_path, max_model_len=length, **settings))
 
 
 def time_passes(
@@ -111,7 +110,7 @@ def time_passes(
 
     tokenizer = models.load_tokenizer(models.resolve_model(config.model_path))
     sets = [(shots, *asked_of(config, shots, tokenizer)) for shots in shot_counts]
-    engine = open_engine(
+    engine = open_for_prompts(
         config, max(len(item.token_ids[0]) for _, asked, _ in sets for item in asked), **fields
     )
     rows = []
@@ -132,7 +131,7 @@ def time_short_passes(config: PartConfig) -> dict[str, Any]:
 
 
 def time_adapter(config: PartConfig) -> dict[str, Any]:
-    """An adapter served beside the base; then written into an engine of its own, and taken out again."""
+    """An adapter written into the base's engine, and taken out again; then served beside the base."""
     from bench.adapters import write_adapter
     from bench.flops import shape_of
     from bench.throughput import Memory
@@ -145,9 +144,8 @@ def time_adapter(config: PartConfig) -> dict[str, Any]:
     if not folder.exists():
         write_adapter(folder, shape_of(model.config()), _RANK, 1, model.path)
     [adapter] = load_adapters([str(folder)], model, "serve")
-    served = time_passes(config, [0], [adapter], load_format="auto", max_lora_rank=_RANK, num_adapters=1)
     asked, method = asked_of(config, 0, models.load_tokenizer(model))
-    engine = open_engine(config, max(len(item.token_ids[0]) for item in asked), load_format="auto")
+    engine = open_for_prompts(config, max(len(item.token_ids[0]) for item in asked), load_format="auto")
     seconds = {}
     for name, wanted in (("swap_in_sec", adapter), ("swap_out_sec", None)):
         began = time.monotonic()
@@ -156,6 +154,7 @@ def time_adapter(config: PartConfig) -> dict[str, Any]:
         if wanted:
             speed = runner.ask_questions(engine, asked, method, None, Memory(), "swapped")
     engine.close()
+    served = time_passes(config, [0], [adapter], load_format="auto", max_lora_rank=_RANK, num_adapters=1)
     return {**served, "swapped": {**seconds, "pass": speed}}
 
 
@@ -180,7 +179,7 @@ def _letters_by(config: PartConfig) -> list[list[float]]:
     asked, method = asked_of(few, 0, models.load_tokenizer(model))
     if config.by == "transformers":
         return _by_transformers(model.path, asked, list(method.letter_ids))
-    engine = open_engine(config, max(len(item.token_ids[0]) for item in asked), load_format="auto")
+    engine = open_for_prompts(config, max(len(item.token_ids[0]) for item in asked), load_format="auto")
     memory = Memory()
     runner.ask_questions(engine, asked, method, None, memory, "letters")
     engine.close()
@@ -244,7 +243,9 @@ def time_reasoning(config: PartConfig) -> dict[str, Any]:
     method = GenerateUntil("lm-eval", max_tokens=tokens_each)
     tokenizer = models.load_tokenizer(models.resolve_model(config.model_path))
     asked, _ = tokens.render_and_tokenise(chosen, {name: [] for name in SUBJECTS}, method, tokenizer)
-    engine = open_engine(config, max(len(item.token_ids[0]) for item in asked) + tokens_each, generates=True)
+    engine = open_for_prompts(
+        config, max(len(item.token_ids[0]) for item in asked) + tokens_each, generates=True
+    )
     runner.ask_questions(engine, asked[:4], method, None, Memory(), "warm-up")
     speed = runner.ask_questions(engine, asked, method, None, Memory(), "cot")
     about = {
@@ -262,7 +263,7 @@ def provoke_out_of_memory(config: PartConfig) -> dict[str, Any]:
         raise EngineError("out of memory is provoked on a GPU only")
     began = time.monotonic()
     try:
-        open_engine(config, 900, extra=(("num_gpu_blocks_override", _TOO_MANY_BLOCKS),)).close()
+        open_for_prompts(config, 900, extra=(("num_gpu_blocks_override", _TOO_MANY_BLOCKS),)).close()
     except EngineError as error:
         line = str(error)
         sec = round(time.monotonic() - began, 1)
@@ -279,17 +280,22 @@ def evaluate_served_and_merged(config: PartConfig) -> dict[str, Any]:
     """An adapter evaluated by the product's own command, served and merged: seconds, and letters compared."""
     from bench.adapters import write_adapter
     from bench.flops import shape_of
+    from bench.gpu_engine import close_shared_engine
     from kmmlu_fast.models import model as models
 
     model = models.resolve_model(config.model_path)
     folder = config.folder / "adapter"
     if not folder.exists():
         write_adapter(folder, shape_of(model.config()), _RANK, 1, model.path)
+    close_shared_engine()
     seconds, outputs = {}, []
     for mode in ("serve", "merge"):
         output = config.folder / f"runs-{mode}"
         outputs.append(output)
         shutil.rmtree(output, ignore_errors=True)
+        if mode == "merge":  # the base is answered once
+            for run in base_runs(outputs[0]):
+                shutil.copytree(run, output / run.name)
         words = [
             "--model",
             model.path,
@@ -308,6 +314,11 @@ def evaluate_served_and_merged(config: PartConfig) -> dict[str, Any]:
     return {**seconds, "served_merged": compare(served, merged)}
 
 
+def base_runs(runs: Path) -> list[Path]:
+    """The complete runs in a folder that are not the adapter's."""
+    return [path.parent for path in runs.glob("*/metrics.json") if "-lora-" not in path.parent.name]
+
+
 def letters_of_run(runs: Path) -> list[list[float]]:
     """The adapter's log-probabilities in a folder of runs, in the dataset's order."""
     from kmmlu_fast.runs.store import load_run_directory
@@ -321,14 +332,22 @@ def letters_of_run(runs: Path) -> list[list[float]]:
 def time_full_pass(config: PartConfig, *flags: str) -> dict[str, Any]:
     """``bench.throughput`` over all questions, once."""
     words = ["--model", config.model_path, "--dataset", config.data, "--load-format", "dummy", "--all"]
-    return run_for_json(["bench.throughput", *words, "--repeats", "1", *flags])
+    words += ["--repeats", "1", *flags]
+    if not is_in_place():
+        return run_for_json(["bench.throughput", *words])
+    from bench import throughput
+    from bench.gpu_engine import open_engine
+
+    small = ["--norms", "eager", "--largest-matmul", "512"]
+    chosen = parse_config(throughput.ThroughputConfig, [*words, *small], "python -m bench.throughput")
+    return throughput.measure(chosen, open_engine)
 
 
 def time_training_steps(config: PartConfig) -> dict[str, Any]:
     """``bench.training``: QLoRA steps by length and batch."""
     about = ["bench.training", "--model", config.model_path, "--dataset", config.data]
     if is_in_place():  # one way: each patches the libraries for itself
-        small = ["--lengths", "64,128", "--batches", "1,4", "--repeats", "1", "--warm-ups", "1"]
+        small = ["--lengths", "64", "--batches", "1,4", "--repeats", "1", "--warm-ups", "1"]
         return run_for_json([*about, "--way", "train", *small])
     return run_for_json([*about, "--lengths", "512,1024", "--batches", "4,16", "--repeats", "2"])
 
@@ -365,7 +384,7 @@ def part_functions() -> dict[str, Callable[[PartConfig], dict[str, Any]]]:
 
 def main(argv: list[str] | None = None) -> int:
     def body() -> int:
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: do not outlive a visit that is killed
+        die_with_parent()  # do not outlive a visit that is killed
         config = parse_config(PartConfig, argv, "python -m bench.gpu_parts")
         print(json.dumps(part_functions()[config.part](config), default=str))
         return 0

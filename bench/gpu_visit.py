@@ -1,4 +1,5 @@
-"""Runs the parts of ``bench.gpu`` within ``--minutes``, each in a process of its own.
+"""Runs the parts of ``bench.gpu`` within ``--minutes``: on a card each in a process of its own, without one
+those of a kind in one process (``bench.gpu_warm``), kinds beside one another.
 
 In: a ``GpuConfig``. Out: one JSON file per part, written at once, then a table and the line of results. The
 time is kept exactly: a part gets what is left, and all its processes are killed when that is over. What did
@@ -32,6 +33,7 @@ from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.files import write_json_atomically
 from kmmlu_fast.machine.gpus import list_gpus
+from kmmlu_fast.machine.host import usable_cores
 
 TARGET_SEC = {
     "zero-shot bf16": 120.0,
@@ -96,8 +98,8 @@ def chosen_parts(names: list[str]) -> list[Part]:
 
 
 class Visit:
-    """A deadline, a folder of files for the parts, and a folder of results. Without a card the parts are
-    forked by processes whose imports are done."""
+    """A deadline, a folder of files for the parts, and a folder of results. Without a card the parts run in
+    processes whose imports are done, one for each kind, beside one another."""
 
     def __init__(
         self, config: GpuConfig, files: Path, results: Path, started: float, has_card: bool | None = None
@@ -106,7 +108,9 @@ class Visit:
         self.config, self.files, self.results = with_sizes(config, self.has_card), files, results
         self.until = started + config.minutes * 60 - _FINISH_SEC
         self._made: dict[str, str] = {}  # step of the set-up -> "" or why it failed
+        self._making = threading.Lock()
         self._warm: dict[str, WarmProcess] = {}
+        self.is_closed = False
 
     def left_sec(self) -> float:
         return self.until - time.monotonic()
@@ -114,9 +118,17 @@ class Visit:
     def warm_up(self, parts: list[Part]) -> None:
         """Start the processes that fork the parts, where there is no card; all of them import at once."""
         if not self.has_card:
-            self._warm = {kind: WarmProcess(kind) for kind in sorted({part.warm for part in parts})}
+            kinds = sorted({part.warm for part in parts})
+            busy = sum(kind != "plain" for kind in kinds)
+            cores = max(1, usable_cores() // max(1, busy))
+            self._warm = {kind: WarmProcess(kind, cores) for kind in kinds}
+
+    def imports(self) -> dict[str, dict[str, Any]]:
+        """Seconds that each kind's imports took, where they were done once for all its parts."""
+        return {kind: process.imports for kind, process in self._warm.items()}
 
     def close(self) -> None:
+        self.is_closed = True
         for process in self._warm.values():
             process.close()
 
@@ -127,12 +139,14 @@ class Visit:
         if part.card and not self.has_card:
             return {NOT_MEASURED: "no GPU here"}
         for step in (["files"] if part.files else []) + (["weights"] if part.weights else []):
-            if step not in self._made:
-                result = self._run_process(["--part", step, *self._sizes()], _SET_UP_SEC, "vllm")
-                self._made[step] = str(result.get(NOT_MEASURED, ""))
+            with self._making:
+                if step not in self._made:
+                    result = self._run_process(["--part", step, *self._sizes()], _SET_UP_SEC, part.warm)
+                    self._made[step] = str(result.get(NOT_MEASURED, ""))
             if self._made[step]:
                 return {NOT_MEASURED: f"{step} could not be made: {self._made[step]}"}
-        return self._run_process(["--part", part.name, *self._sizes()], part.limit_sec, part.warm)
+        words = ["--part", part.name, *self._sizes()]
+        return self._run_process(words, part.limit_sec, part.warm, part.alone)
 
     def _sizes(self) -> list[str]:
         config = self.config
@@ -143,65 +157,70 @@ class Visit:
         }
         return [word for name, value in numbers.items() for word in (f"--{name}", str(value))]
 
-    def _run_process(self, words: list[str], limit_sec: float, warm: str) -> dict[str, Any]:
+    def _run_process(
+        self, words: list[str], limit_sec: float, warm: str, alone: bool = False
+    ) -> dict[str, Any]:
         limit = min(limit_sec, self.left_sec())
         if limit < _LEAST_SEC:
             return {NOT_MEASURED: "no time left"}
         words = ["--folder", str(self.files), *words]
         if warm in self._warm:
-            return self._warm[warm].run(words, limit)
+            return self._warm[warm].run(words, limit, alone)
         return run_limited([sys.executable, "-m", "bench.gpu_parts", *words], limit)
 
 
 class WarmProcess:
-    """``bench.gpu_warm`` with its libraries imported: forks a process for each part."""
+    """``bench.gpu_warm`` with its libraries imported: runs parts in processes that it forks."""
 
-    def __init__(self, kind: str) -> None:
-        command = [sys.executable, "-m", "bench.gpu_warm", kind]
+    def __init__(self, kind: str, cores: int) -> None:
+        command = [sys.executable, "-m", "bench.gpu_warm", kind, str(cores)]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
         )
         self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
         threading.Thread(target=self._read_answers, daemon=True).start()
-        self._is_ready = False
+        self.imports: dict[str, Any] = {}  # their seconds, once they are done
+        self._count = 0  # of tasks: a late answer about one that was given up belongs to no other
 
-    def run(self, words: list[str], limit_sec: float) -> dict[str, Any]:
-        """The JSON object that a part prints last, or why there is none."""
+    def run(self, words: list[str], limit_sec: float, alone: bool = False) -> dict[str, Any]:
+        """The JSON object that a part prints last, with its CPU seconds, or why there is none. The process
+        stays for the next part unless the limit is over.
+        """
         until = time.monotonic() + limit_sec
         child = 0
         with tempfile.NamedTemporaryFile("r") as out:
             try:
-                if not self._is_ready:
-                    self._answer("ready_sec", until)
-                    self._is_ready = True
+                if not self.imports:
+                    self.imports = self._answer("ready_sec", 0, until)
                 assert self._process.stdin is not None
-                task = json.dumps({"words": words, "out": out.name}) + "\n"
-                self._process.stdin.write(task.encode())
+                self._count += 1
+                task = {"number": self._count, "words": words, "out": out.name, "alone": alone}
+                self._process.stdin.write((json.dumps(task) + "\n").encode())
                 self._process.stdin.flush()
-                child = self._answer("pid", until)
-                code = self._answer("exit_code", until)
+                child = self._answer("pid", self._count, until)["pid"]
+                ended = self._answer("exit_code", self._count, until)
             except queue.Empty:
+                if child:
+                    kill_session(child)
                 return {NOT_MEASURED: f"not done after {limit_sec:.0f} s"}
             except (EOFError, BrokenPipeError):
                 return {NOT_MEASURED: "the process that imports for it ended; its own message is above"}
-            finally:
-                if child:
-                    kill_session(child)
-            return last_object(out.read(), code)
+            result = last_object(out.read(), ended["exit_code"])
+            return {**result, "cpu_sec": round(ended["cpu_sec"], 1)}
 
     def close(self) -> None:
         kill_session(self._process.pid)
         self._process.wait()
 
-    def _answer(self, name: str, until: float) -> Any:
-        """The next value of that name; answers about a part that was killed before are passed over."""
+    def _answer(self, name: str, number: int, until: float) -> dict[str, Any]:
+        """The next answer about this task with that name in it; those about earlier tasks are passed over."""
         while True:
             found = self._answers.get(timeout=max(0.0, until - time.monotonic()))
             if found is None:
                 self._answers.put(None)
                 raise EOFError
-            if name in found:
-                return found[name]
+            if name in found and found["number"] == number:
+                return found
 
     def _read_answers(self) -> None:
         assert self._process.stdout is not None
@@ -245,21 +264,46 @@ def kill_session(session: int) -> None:
 
 
 def run_parts(visit: Visit, parts: list[Part]) -> dict[str, dict[str, Any]]:
-    """Every part in turn; its result is on disk before the next one starts."""
+    """Every part in turn, without a card those of each kind; its result is on disk before the next one
+    starts.
+    """
     visit.warm_up(parts)
-    about = {"device": device_info(), "versions": versions(), "shape": visit.config.shape}
+    lanes = split_lanes(parts, visit.has_card)
+    about: dict[str, Any] = {"device": device_info(), "versions": versions(), "shape": visit.config.shape}
+    if len(lanes) > 1:
+        about["beside"] = f"parts of {len(lanes)} kinds ran at once: their seconds are no measurement"
     results: dict[str, dict[str, Any]] = {}
-    for number, part in enumerate(parts, start=1):
-        note(f"{part.name} ({visit.left_sec():.0f} s left)")
-        began = time.monotonic()
-        result = visit.run_part(part)
-        result["part_sec"] = round(time.monotonic() - began, 1)
-        results[part.name] = result
-        slug = re.sub(r"[^a-z0-9]+", "-", part.name.lower()).strip("-")
-        path = visit.results / f"{number:02d}-{slug}.json"
-        write_json_atomically(path, {"part": part.name, "time_utc": _now(), **about, "result": result})
-        note(f"{part.name}: {json.dumps(result)[:300]}")
-    return results
+
+    def run_lane(lane: list[Part]) -> None:
+        for part in lane:
+            note(f"{part.name} ({visit.left_sec():.0f} s left)")
+            began = time.monotonic()
+            result = visit.run_part(part)
+            if visit.is_closed:
+                return
+            result["part_sec"] = round(time.monotonic() - began, 1)
+            results[part.name] = result
+            slug = re.sub(r"[^a-z0-9]+", "-", part.name.lower()).strip("-")
+            path = visit.results / f"{parts.index(part) + 1:02d}-{slug}.json"
+            write_json_atomically(path, {"part": part.name, "time_utc": _now(), **about, "result": result})
+            note(f"{part.name}: {json.dumps(result)[:300]}")
+
+    threads = [threading.Thread(target=run_lane, args=(lane,), daemon=True) for lane in lanes[1:]]
+    for thread in threads:
+        thread.start()
+    run_lane(lanes[0])
+    for thread in threads:
+        thread.join()
+    return {part.name: results[part.name] for part in parts}
+
+
+def split_lanes(parts: list[Part], has_card: bool) -> list[list[Part]]:
+    """Parts that run one after the other: on a card all of them, without one those of each kind."""
+    if has_card:
+        return [parts]
+    kinds = dict.fromkeys(part.warm for part in parts)
+    in_turn = sorted(parts, key=lambda part: part.turn)
+    return [[part for part in in_turn if part.warm == kind] for kind in kinds]
 
 
 def _now() -> str:
@@ -297,6 +341,8 @@ def judge(results: dict[str, Any], full: bool) -> list[dict[str, Any]]:
                 "output_tokens_per_sec": result.get("output_tokens_per_sec"),
                 "share_of_matmul_rate": result.get("share_of_matmul_rate"),
                 "start_sec": result.get("start_sec"),
+                "part_sec": result.get("part_sec"),
+                "cpu_sec": result.get("cpu_sec"),
                 "why": why,
             }
         )
@@ -336,7 +382,11 @@ def run_visit(argv: list[str] | None, started: float) -> int:
         rows = judge(results, full)
         title = f"One device, {config.shape} shape"
         finish(
-            "gpu", config, argv, {"shape": config.shape, "rows": rows, "parts": results}, [table(title, rows)]
+            "gpu",
+            config,
+            argv,
+            {"shape": config.shape, "rows": rows, "parts": results, "imports": visit.imports()},
+            [table(title, rows)],
         )
         return 0
 

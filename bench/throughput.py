@@ -11,9 +11,9 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, PositiveInt
 
@@ -32,6 +32,9 @@ from kmmlu_fast.models import model as models
 from kmmlu_fast.prompting import tokens
 from kmmlu_fast.prompting.method_choice import prompt_letter_tokens
 from kmmlu_fast.prompting.methods import MultipleChoice
+
+if TYPE_CHECKING:
+    from kmmlu_fast.engines.vllm.engine import EngineSettings
 
 
 class ThroughputConfig(BenchConfig):
@@ -60,6 +63,9 @@ class ThroughputConfig(BenchConfig):
     norms: Literal["joined", "eager"] = Field(
         "joined", description="CPU: this project's joined layer norms, or vLLM's own"
     )
+    largest_matmul: PositiveInt = Field(
+        4096, description="CPU: the largest matrices whose products give the matmul rate"
+    )
     prefix_caching: bool = Field(
         True, description="vLLM's prefix cache; --no-prefix-caching shows what it brings"
     )
@@ -75,8 +81,12 @@ class Memory:
         self.rows.append(prediction)
 
 
-def measure(config: ThroughputConfig) -> dict[str, Any]:
-    """One engine: warm-up, then passes, the matmul rate between them."""
+def measure(
+    config: ThroughputConfig, open_engine: Callable[[EngineSettings], Any] | None = None
+) -> dict[str, Any]:
+    """One engine: warm-up, then passes, the matmul rate between them. ``open_engine`` replaces
+    ``start_vllm``.
+    """
     from kmmlu_fast.engines.vllm.cpu_kernels import compile_fused_norms
     from kmmlu_fast.engines.vllm.engine import EngineSettings
     from kmmlu_fast.engines.vllm.start import start_vllm
@@ -100,7 +110,7 @@ def measure(config: ThroughputConfig) -> dict[str, Any]:
         max_model_len=-(-(longest + 32) // 256) * 256,
         extra=tuple(extra.items()),
     )
-    engine = start_vllm(settings)
+    engine = (open_engine or start_vllm)(settings)
     scheduler = engine._llm.llm_engine.vllm_config.scheduler_config
     batch = {
         "max_num_batched_tokens": scheduler.max_num_batched_tokens,
@@ -109,7 +119,7 @@ def measure(config: ThroughputConfig) -> dict[str, Any]:
     runner.ask_questions(engine, asked[:4], method, None, Memory(), "warm-up")
     if config.norms == "joined":
         compile_fused_norms()
-    passes, rates = [], [matmul_rate(config.dtype, repeats=3)]
+    passes, rates = [], [matmul_rate(config.dtype, 3, config.largest_matmul)]
     stages, watched = Stages(engine), Watched(engine)
     for _ in range(config.repeats):
         engine._llm.reset_prefix_cache()
@@ -127,7 +137,7 @@ def measure(config: ThroughputConfig) -> dict[str, Any]:
                 "our_own": total - sum(stages.seconds.values()),
             }
         )
-        rates.append(matmul_rate(config.dtype, repeats=3))
+        rates.append(matmul_rate(config.dtype, 3, config.largest_matmul))
     prompts = [(len(item.token_ids[0]), watched.cached[item.question.question_id]) for item in asked]
     start_sec = engine.start_sec
     engine.close()

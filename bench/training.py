@@ -173,6 +173,13 @@ def load(way: str, path: str, r: int, max_length: int, checkpointing: bool = Tru
     )
 
 
+def computing_device(model: Any) -> Any:
+    """Where batches go: not the first parameters' device, because on small GPUs Unsloth keeps the input
+    embeddings on the host.
+    """
+    return model.get_base_model().get_output_embeddings().weight.device
+
+
 def optimiser(model: Any) -> Any:
     """8-bit AdamW on a GPU, torch's on a CPU: what Unsloth takes in either place."""
     import torch
@@ -230,8 +237,7 @@ def measure(config: TrainingConfig, way: str) -> dict[str, Any]:
         ((n, b) for n in config.lengths for b in config.batches), key=lambda size: size[0] * size[1]
     ):
         note(f"{way}: {batch} x {length}")
-        # Not the first parameters' device: on small GPUs Unsloth keeps the input embeddings on the host.
-        device = model.get_base_model().get_output_embeddings().weight.device
+        device = computing_device(model)
         ids = torch.tensor(token_rows(tokenizer, config.dataset_name(), length, batch), device=device)
         labels = ids.clone()
         labels[:, :-2] = -100  # the answer and end-of-text, as in training on letters

@@ -33,12 +33,12 @@ grid: {learning_rate: [1.0e-4, 2.0e-4], r: [4, 8, 16]}
 """
 
 
-def make_dataset(folder: Path, *, test_seed: int = 1, rows: int = 12) -> Path:
+def make_dataset(folder: Path, *, test_seed: int = 1, rows: int = 12, dev: int = 5) -> Path:
     """KMMLU's layout: ``rows`` train questions per subject, test questions with keys of ``test_seed``."""
     draw, keys = random.Random(0), random.Random(test_seed)
     (folder / "data").mkdir(parents=True)
     for subject in SUBJECTS.values():
-        for split, count in (("train", rows), ("dev", 5), ("test", 6)):
+        for split, count in (("train", rows), ("dev", dev), ("test", 6)):
             path = folder / "data" / f"{subject.stem}-{split}.csv"
             with path.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file)

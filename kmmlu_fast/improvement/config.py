@@ -38,7 +38,8 @@ class ImproveConfig(EngineConfig):
         "max_questions",
     )
     examples: ClassVar[tuple[str, ...]] = (
-        "--model demo --dataset sample --recipes configs/recipes/quick.yaml --selection 2 --weakness 1",
+        "--model demo --dataset sample --recipes configs/recipes/quick.yaml --selection 2 --weakness 1"
+        " --max-questions 90",
         "--model skt/A.X-4.0-Light --recipes configs/recipes/seed.yaml --minutes 600",
         "--recipes configs/recipes/seed.yaml --engine ray --num-replicas 4",
     )
@@ -81,7 +82,13 @@ class ImproveConfig(EngineConfig):
         1.0, ge=0, description="confirmation: difference in pp within which the winner counts as equal"
     )
     fewshot_rival: int = Field(
-        5, ge=0, le=5, description="also compare with the base given this many examples; 0: do not"
+        5,
+        ge=0,
+        le=5,
+        description=(
+            "also compare with the base given this many examples; 0: do not; default: 5, or as many as every"
+            " subject has"
+        ),
     )
 
     def identity(self) -> dict[str, Any]:

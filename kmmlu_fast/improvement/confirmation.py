@@ -7,6 +7,7 @@ Nothing is chosen from what comes out.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,8 +17,13 @@ import polars as pl
 
 from kmmlu_fast.analysis.exact_band import ChangeInterval, exact_change_interval
 from kmmlu_fast.analysis.recipes import RecipeEffect, recipe_effect
+from kmmlu_fast.core.console import log_note
+from kmmlu_fast.core.errors import ConfigError
+from kmmlu_fast.data.default_exam import DEFAULT_EXAM
+from kmmlu_fast.data.exam_source import find_exam_sources
 from kmmlu_fast.engines.options import EngineOptions
 from kmmlu_fast.improvement.config import ImproveConfig
+from kmmlu_fast.improvement.selection import SPLIT
 from kmmlu_fast.improvement.workers import Workers
 from kmmlu_fast.runs.run import Run
 
@@ -34,6 +40,31 @@ class Confirmation:
     rival: ChangeInterval | None  # the first adapter minus the base with examples in the prompt
     rival_accuracy: float | None
     runs: Sequence[str]  # run directories
+
+
+def choose_rival_examples(config: ImproveConfig) -> int:
+    """How many examples the base gets that the winner is compared with: ``fewshot_rival``, or as many as
+    every subject has if that is only the default. ConfigError if it was given, before anything is trained.
+    """
+    wanted = config.fewshot_rival
+    if not wanted:
+        return 0
+    (source,) = find_exam_sources([DEFAULT_EXAM], config.dataset, config.dataset_revision)
+    subjects = {question.subject for question in source.read_questions(SPLIT).value}
+    counts = Counter(question.subject for question in source.read_questions("dev").value)
+    fewest = min(sorted(subjects), key=lambda name: counts[name])
+    most = counts[fewest]
+    if most >= wanted:
+        return wanted
+    if "fewshot_rival" in config.model_fields_set:
+        raise ConfigError(
+            f"--fewshot-rival {wanted}: {source.label} has {most} dev questions of {fewest}; give at most"
+            f" {most}, or 0 to do without"
+        )
+    log_note(
+        f"note: {source.label} has {most} dev questions of {fewest}: --fewshot-rival is {most}, not {wanted}"
+    )
+    return most
 
 
 def confirm_winner(

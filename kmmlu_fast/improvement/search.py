@@ -21,7 +21,12 @@ from kmmlu_fast.command.flags import build_config
 from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.errors import ConfigError, RunError
 from kmmlu_fast.improvement.config import ImproveConfig
-from kmmlu_fast.improvement.confirmation import Confirmation, confirm_winner, engine_settings
+from kmmlu_fast.improvement.confirmation import (
+    Confirmation,
+    choose_rival_examples,
+    confirm_winner,
+    engine_settings,
+)
 from kmmlu_fast.improvement.elimination import Dropped, choose_dropped
 from kmmlu_fast.improvement.recipes import DRAWN, TRAINED, Recipe, read_recipes
 from kmmlu_fast.improvement.search_state import SearchState
@@ -83,6 +88,7 @@ class _Search:
     ) -> None:
         self.config, self.recipes, self.state, self.workers = config, recipes, state, workers
         self.selection = selection_question_ids(config)
+        self.rival_examples = choose_rival_examples(config)
         self.dropped: dict[str, Dropped] = {}
         self.trials = RecipeTrials(state.folder, recipes, self.dropped)
         self._all_asked: frozenset[str] = frozenset()
@@ -104,7 +110,8 @@ class _Search:
         log_note(f"winner on {len(self.selection)} selection questions: {winner.name}")
         adapters = self._final_adapters(winner)
         began = time.monotonic()
-        confirmation = confirm_winner(self.config, _protocol_settings(winner), adapters, self.workers)
+        config = self.config.model_copy(update={"fewshot_rival": self.rival_examples})
+        confirmation = confirm_winner(config, _protocol_settings(winner), adapters, self.workers)
         self.state.add_seconds(time.monotonic() - began)
         self._remove_adapters([recipe for recipe in self.recipes if recipe != winner])
         return SearchResult(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -13,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from bench import common, gpu_commands, gpu_needs, gpu_parts, gpu_visit
+from bench import common, gpu_commands, gpu_engine, gpu_needs, gpu_parts, gpu_visit
 from bench.gpu_needs import PARTS, Part
 from bench.gpu_visit import NOT_MEASURED, GpuConfig, Visit, WarmProcess, chosen_parts, run_limited
 from kmmlu_fast.core.errors import ConfigError, EngineError
+from kmmlu_fast.engines.vllm.engine import EngineSettings
 from kmmlu_fast.machine.gpus import Gpu
 
 FAILED = "ended with exit code {}; its own message is above"
@@ -119,18 +121,103 @@ def test_what_only_a_card_has_is_said(tmp_path: Path, monkeypatch: pytest.Monkey
     assert visit(tmp_path).run_part(one) == {"seconds": 1}
 
 
-def test_parts_are_forked_by_a_process_that_is_warm(tmp_path: Path) -> None:
-    """Each in a process of its own, which its limit ends; the warm one goes on."""
-    process = WarmProcess("plain")
+def test_parts_run_in_a_process_that_is_warm(tmp_path: Path) -> None:
+    """Its limit ends a part and the process that runs it; the warm one goes on."""
+    process = WarmProcess("plain", 1)
     words = ["--folder", str(tmp_path), "--dataset", "sample", "--part"]
     try:
         assert NOT_MEASURED in process.run([*words, "no such part"], 60)
         assert process.run([*words, "ceilings"], 0.5) == {NOT_MEASURED: "not done after 0 s"}
         result = process.run([*words, "doctor"], 60)
-        assert result["doctor"]["machine"]
+        assert result["doctor"]["machine"] and result["cpu_sec"] > 0
+        assert process.imports["ready_sec"] >= 0
     finally:
         process.close()
     assert "ended" in process.run([*words, "doctor"], 5)[NOT_MEASURED]
+
+
+def test_parts_share_a_process_until_one_fails_and_some_have_their_own(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "bench.gpu_warm", "plain", "1"]
+    tasks = [("doctor", False), ("doctor", True), ("doctor", False), ("nothing", False), ("doctor", False)]
+    lines = [
+        json.dumps(
+            {
+                "number": number,
+                "words": ["--folder", str(tmp_path), "--dataset", "sample", "--part", name],
+                "out": str(tmp_path / str(number)),
+                "alone": alone,
+            }
+        )
+        for number, (name, alone) in enumerate(tasks, start=1)
+    ]
+    done = subprocess.run(words, input="\n".join(lines), cwd=ROOT, capture_output=True, text=True, check=True)
+    ready, *answers = map(json.loads, done.stdout.splitlines())
+    assert ready["number"] == 0
+    pids = [answer["pid"] for answer in answers[::2]]
+    assert pids[0] == pids[2] == pids[3] and len({*pids}) == 3
+    assert [answer["exit_code"] == 0 for answer in answers[1::2]] == [True, True, True, False, True]
+    assert '"machine"' in (tmp_path / "3").read_text() and not (tmp_path / "4").read_text()
+
+
+def test_an_answer_about_a_task_that_was_given_up_belongs_to_no_other() -> None:
+    process = WarmProcess.__new__(WarmProcess)
+    process._answers = queue.Queue()
+    for answer in ({"number": 1, "exit_code": -9}, {"number": 2, "pid": 7}, {"number": 2, "exit_code": 0}):
+        process._answers.put(answer)
+    until = time.monotonic() + 5
+    assert process._answer("pid", 2, until)["pid"] == 7
+    assert process._answer("exit_code", 2, until)["exit_code"] == 0
+
+
+def test_one_lane_on_a_card_and_one_for_each_kind_without() -> None:
+    parts = list(PARTS)
+    assert gpu_visit.split_lanes(parts, has_card=True) == [parts]
+    lanes = gpu_visit.split_lanes(parts, has_card=False)
+    assert sorted(part.name for lane in lanes for part in lane) == sorted(part.name for part in parts)
+    assert [{part.warm for part in lane} for lane in lanes] == [{"vllm"}, {"plain"}, {"training"}]
+    names = [part.name for part in lanes[0]]
+    # what one engine answers comes before what needs another one
+    assert names[-2:] == ["LoRA", "served and merged"] and names.index("letters") < names.index("cot bf16")
+
+
+def settings_of(**fields: Any) -> EngineSettings:
+    return EngineSettings(**{"model": "nowhere", "load_format": "dummy", "max_model_len": 512, **fields})
+
+
+def test_parts_of_one_process_share_an_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[EngineSettings] = []
+    closed: list[EngineSettings] = []
+
+    class Engine:
+        def __init__(self, settings: EngineSettings) -> None:
+            self.settings = settings
+            opened.append(settings)
+
+        def close(self) -> None:
+            closed.append(self.settings)
+
+    monkeypatch.setattr(gpu_engine, "start_vllm", Engine)
+    own = gpu_engine.open_engine(settings_of())
+    own.close()
+    assert len(closed) == 1 and opened[0] == settings_of()  # a process of its own: as the part asks for
+
+    monkeypatch.setattr(gpu_commands, "_in_place", True)
+    monkeypatch.setattr(gpu_engine, "_kept", None)
+    first = gpu_engine.open_engine(settings_of())
+    first.close()
+    assert first.settings.generates and len(closed) == 1
+    assert gpu_engine.open_engine(settings_of(max_model_len=1500, generates=True)) is first
+    for fields in (
+        {"max_lora_rank": 16, "num_adapters": 1},
+        {"max_model_len": 9000},
+        {"quantization": "fp8"},
+    ):
+        assert gpu_engine.open_engine(settings_of(**fields)) is not first
+    (tmp_path / "model.safetensors").touch()  # weights that were made since are read
+    assert gpu_engine.open_engine(settings_of(model=str(tmp_path))).settings.load_format == "auto"
+    assert len(opened) == len(closed) + 1  # never two at once
+    gpu_engine.close_shared_engine()
+    assert len(opened) == len(closed)
 
 
 def test_commands_in_place_give_what_they_print(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,6 +241,14 @@ def test_a_commands_result_or_why_there_is_none(code: str, result: dict[str, Any
     assert run_limited([sys.executable, "-c", code], limit) == result
 
 
+def is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
 def test_nothing_of_a_part_is_left_running(tmp_path: Path) -> None:
     """A part's engine starts processes of its own, in groups of their own."""
     pids = tmp_path / "pids"
@@ -166,15 +261,14 @@ time.sleep(600)
     assert NOT_MEASURED in run_limited([sys.executable, "-c", code], 5)
     pid = int(pids.read_text())
     until = time.monotonic() + 30
-    while time.monotonic() < until and Path(f"/proc/{pid}").exists():
-        if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
-            break
+    while time.monotonic() < until and is_running(pid):
         time.sleep(0.05)
-    else:
-        assert not Path(f"/proc/{pid}").exists()
+    assert not is_running(pid)
 
 
-def test_killed_in_the_middle_what_was_done_is_there(tmp_path: Path) -> None:
+@pytest.mark.parametrize("has_card", [True, False])
+def test_killed_in_the_middle_what_was_done_is_there(tmp_path: Path, has_card: bool) -> None:
+    """On a card one part at a time; without one also those that ran beside it."""
     code = f"""
 import sys, time
 from pathlib import Path
@@ -182,20 +276,43 @@ sys.path.insert(0, {str(ROOT)!r})
 from bench import gpu_visit
 from bench.gpu_needs import PARTS
 config = gpu_visit.GpuConfig.model_validate({{"shape": "tiny", "dataset": "sample"}})
-visit = gpu_visit.Visit(config, Path({str(tmp_path)!r}), Path({str(tmp_path)!r}), time.monotonic(), True)
-visit.run_part = lambda part: {{"seconds": 7}} if part.name == "ceilings" else time.sleep(600)
+folder = Path({str(tmp_path)!r})
+visit = gpu_visit.Visit(config, folder, folder, time.monotonic(), {has_card})
+done = ("ceilings", "label loss", "doctor") if not {has_card} else ("ceilings",)
+visit.warm_up = lambda parts: None
+visit.run_part = lambda part: {{"seconds": 7}} if part.name in done else time.sleep(600)
 gpu_visit.run_parts(visit, list(PARTS))
 """
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
-    while not process.stderr.readline().startswith("doctor"):
-        assert process.poll() is None
+    waiting = {"doctor ("} if has_card else {"transformers (", "train 500 x 3 (", "doctor:"}
+    while waiting:
+        line = process.stderr.readline()
+        assert line, "it ended"
+        waiting = {start for start in waiting if not line.startswith(start)}
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    [path] = tmp_path.glob("*.json")
-    written = json.loads(path.read_text())
-    assert path.name == "01-ceilings.json" and written["result"]["seconds"] == 7
+    expected = ["01-ceilings.json"]
+    expected += [] if has_card else ["02-doctor.json", "03-label-loss.json"]
+    assert sorted(path.name for path in tmp_path.glob("*.json")) == expected
+    written = json.loads((tmp_path / expected[-1]).read_text())
+    assert written["result"]["seconds"] == 7 and ("beside" in written) is not has_card
     assert written["device"]["cores"] and written["versions"]["python"]
+
+
+def test_after_an_interrupt_no_part_is_written_as_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = visit(tmp_path)
+
+    def run_part(part: Part) -> dict[str, Any]:
+        one.close()
+        return {NOT_MEASURED: "the process that imports for it ended"}
+
+    monkeypatch.setattr(one, "run_part", run_part)
+    with pytest.raises(KeyError):  # nothing was measured
+        gpu_visit.run_parts(one, [part()])
+    assert not list(tmp_path.glob("*.json"))
 
 
 def test_results_never_overwrite_earlier_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,3 +401,28 @@ def test_fp8_is_what_the_card_computes(
     card = Gpu(name="A card", capability=capability, total_bytes=1, free_bytes=1, driver="")
     monkeypatch.setattr(gpu_parts, "first_gpu", lambda: card)
     assert gpu_parts.fp8_name() == name
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_what_a_part_starts_ends_with_it(tmp_path: Path, in_place: bool) -> None:
+    """Also when the part is killed: the training that is to be killed must not go on by itself."""
+    (tmp_path / "sleeper.py").write_text("import time\ndef main(argv=None):\n    time.sleep(600)\nmain()\n")
+    code = f"""
+import sys, time
+sys.path[:0] = [{str(ROOT)!r}, {str(tmp_path)!r}]
+from bench import gpu_commands
+gpu_commands._in_place = {in_place}
+print(gpu_commands.start_command(["sleeper"]), flush=True)
+time.sleep(600)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=os.environ.copy()
+    )
+    assert process.stdout is not None
+    started = int(process.stdout.readline())
+    process.kill()
+    process.wait()
+    until = time.monotonic() + 30
+    while time.monotonic() < until and is_running(started):
+        time.sleep(0.05)
+    assert not is_running(started)

@@ -13,6 +13,7 @@ from kmmlu_fast.machine.memory_fit import (
     MemoryOption,
     cpu_memory_options,
     engine_bytes,
+    first_start_note,
     fitting_batch,
     gpu_memory_options,
     memory_advice,
@@ -147,3 +148,14 @@ def test_a_batch_is_halved_until_it_fits() -> None:
     assert chosen(17) == BatchSettings(8192, 512)
     assert chosen(15.5) == BatchSettings(4096, 256)
     assert chosen(8) == SMALLEST == BatchSettings(2048, 128)
+
+
+@pytest.mark.parametrize("capability", [(7, 5), (8, 0), (8, 9), (9, 0), (10, 0)])
+def test_nothing_is_compiled_at_the_first_start_for_most_cards(capability: tuple[int, int]) -> None:
+    assert first_start_note(capability, "A card") == ""
+
+
+def test_a_card_whose_attention_is_compiled_by_the_driver_says_so() -> None:
+    note = first_start_note((12, 0), "NVIDIA GeForce RTX 5090")
+    assert note.startswith("NVIDIA GeForce RTX 5090: ") and "\n" not in note
+    assert "compiles it at the first start" in note and "not measured" in note
