@@ -5,9 +5,10 @@
 In: a GGUF file, and a Python that has ``llama-cpp-python[server]``. Out: questions/s of each, how many times
 faster this project is, and how many letters agree beyond near ties. lm-eval's backend is its own class,
 unmodified: four requests a question, one after the other, each an echo of the whole prompt with the
-log-probabilities of all its tokens. llama.cpp's own server refuses ``echo`` (its words are in the result), so
-that the backend needs llama-cpp-python's; that package has no wheel and is built where it is used. The server
-starts with ``--logits_all``, without which it cannot echo, and with as many threads as this project's engine.
+log-probabilities of all its tokens. llama.cpp's own server refuses or ignores ``echo`` (the result says
+which), so that the backend needs llama-cpp-python's; that package has no wheel and is built where it is used.
+The server starts with ``--logits_all``, without which it cannot echo, and with as many threads as this
+project's engine.
 """
 
 from __future__ import annotations
@@ -86,13 +87,15 @@ def _answers(address: str) -> bool:
 
 
 def own_server_refusal(path: str) -> str:
-    """What llama.cpp's own server says to lm-eval's request; "" if it answers."""
+    """What llama.cpp's own server says to lm-eval's request; "" if it gives what the backend reads."""
     from kmmlu_fast.models.llama_cpp import LlamaCppModel
 
     model = LlamaCppModel(Path(path), context_tokens=256)
     body = {"prompt": "a b", "logprobs": 10, "temperature": 0.0, "max_tokens": 1, "echo": True}
     try:
-        model.post("/v1/completions", body)
+        reply = model.post("/v1/completions", body)
+        if "token_logprobs" not in reply["choices"][0]["logprobs"]:
+            return "answers without the prompt's log-probabilities: it ignores echo"
     except EngineError as error:
         return str(error)
     finally:
@@ -103,10 +106,11 @@ def own_server_refusal(path: str) -> str:
 def ask_ours(config: GgufConfig, questions: list[Question]) -> tuple[float, float, list[list[float]]]:
     """(seconds to start, seconds, log-probabilities by question): tokenisation included."""
     from kmmlu_fast.engines.llama_cpp.engine import LlamaCppEngine, LlamaCppSettings
-    from kmmlu_fast.models.model import load_tokenizer, resolve_model
+    from kmmlu_fast.models.model import resolve_model
+    from kmmlu_fast.models.tokens import open_tokenizer
     from kmmlu_fast.prompting.prompts import encode_prompts, letter_tokens, render_prompt
 
-    tokenizer = load_tokenizer(resolve_model(config.model))
+    tokenizer = open_tokenizer(resolve_model(config.model))
     engine = LlamaCppEngine(LlamaCppSettings(path=Path(config.model), max_model_len=_CONTEXT_TOKENS))
     prompts = [render_prompt(question, [], "lm-eval") for question in questions]
     began = time.perf_counter()
@@ -123,6 +127,7 @@ def ask_ours(config: GgufConfig, questions: list[Question]) -> tuple[float, floa
     seconds = time.perf_counter() - began
     start_sec = engine.start_sec
     engine.close()
+    tokenizer.close()
     return start_sec, seconds, [answers[str(n)] for n in range(len(questions))]
 
 

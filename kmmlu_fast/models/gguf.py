@@ -15,6 +15,9 @@ from typing import Any, BinaryIO
 from kmmlu_fast.core.errors import ModelError
 
 SUFFIX = ".gguf"
+GGUF_IS_SERVED_ONLY = (
+    "a GGUF file is only asked, by llama.cpp; give the model that it was made from, a directory or a hub id"
+)
 _MAX_COUNT = 1 << 26  # of keys, tensors or array items: more is damage
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9

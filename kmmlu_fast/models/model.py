@@ -15,7 +15,7 @@ from kmmlu_fast.core.reading import expand_path, read_json
 from kmmlu_fast.core.untrusted_text import bounded_repr, one_line
 from kmmlu_fast.machine.hub import describe_hub_failure, hub_problem
 from kmmlu_fast.models.demo import demo_model_digest, demo_model_path
-from kmmlu_fast.models.gguf import gguf_digest, is_gguf_path, read_gguf_file
+from kmmlu_fast.models.gguf import GGUF_IS_SERVED_ONLY, gguf_digest, is_gguf_path, read_gguf_file
 from kmmlu_fast.models.model_files import model_content_digest
 
 
@@ -104,9 +104,12 @@ def _config_path(path: str, revision: str | None) -> Path:
 
 
 def load_tokenizer(model: Model) -> Any:
-    """The base model's tokenizer (an adapter's own is never used, as in vLLM)."""
+    """The base model's tokenizer (an adapter's own is never used, as in vLLM). ModelError if it is a GGUF
+    file: ``tokens.open_tokenizer`` reads those."""
     from transformers import AutoTokenizer
 
+    if is_gguf_path(model.path):
+        raise ModelError(f"model {model.path}: {GGUF_IS_SERVED_ONLY}")
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             model.path, revision=model.revision, trust_remote_code=model.trust_remote_code

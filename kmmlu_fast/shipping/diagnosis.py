@@ -52,6 +52,7 @@ class Measurements:
     generated: TextStatistics | None = None
     reference_generated: TextStatistics | None = None
     refused: str = ""  # why it could not be asked
+    exhausted: str = ""  # the dataset, if it has no more questions than were asked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,8 +83,9 @@ def diagnose(found: Measurements, margin_pp: float) -> ReleaseDiagnosis:
             verdict="differs", sentence=f"differs, because {phrases}", causes=tuple(causes)
         )
     verdict, sentence = _letter_verdict(found, margin_pp)
-    loss = _lost_change(found)
-    return ReleaseDiagnosis(verdict=verdict, sentence=f"{sentence}; {loss}" if loss else sentence, causes=())
+    if loss := _lost_change(found):
+        sentence += f"; {loss}{_describe_effect(found)}"
+    return ReleaseDiagnosis(verdict=verdict, sentence=sentence, causes=())
 
 
 def _letter_verdict(found: Measurements, margin_pp: float) -> tuple[str, str]:
@@ -102,9 +104,18 @@ def _letter_verdict(found: Measurements, margin_pp: float) -> tuple[str, str]:
         return "equal", f"equal within {margin_pp:g} pp (the right answer's share; {counted}{near})"
     shown = math.ceil(100 * bound) / 100  # up: it must not read as the margin
     return "undecided", (
-        f"undecided: equal within {shown:.2f} pp, not yet within {margin_pp:g} ({counted}{near}); ask more"
-        " --questions, or allow a wider --margin"
+        f"undecided: equal within {shown:.2f} pp, not yet within {margin_pp:g} ({counted}{near});"
+        f" {_ask_more(found, letters, margin_pp)}, or allow a wider --margin"
     )
+
+
+def _ask_more(found: Measurements, letters: LetterComparison, margin_pp: float) -> str:
+    """How many questions would bring the bound to the margin, and where to find them."""
+    wanted = letters.questions_for(margin_pp / 100)
+    number = f"about {wanted:,}" if wanted else "more"
+    if found.exhausted:
+        return f"all of --dataset {found.exhausted} was asked: {number} questions of another one would tell"
+    return f"ask {number} --questions"
 
 
 def _describe_near_ties(letters: LetterComparison) -> str:
@@ -184,17 +195,26 @@ def _loses_effect(found: Measurements, letters: LetterComparison) -> bool:
 
 def _loss_cause(found: Measurements) -> Cause:
     """Quantisation's, or 16-bit rounding's: what is left of the adapter in weights and letters."""
-    letters, lost, left = found.letters, _lost_change(found), ""
-    assert letters is not None
-    if letters.slope is not None:
-        left = (
-            f"; {100 * letters.slope:.0f} % of the adapter's effect on the letters is left"
-            f" ({100 * letters.slope_low:.0f} to {100 * letters.slope_high:.0f} %)"
-        )
+    lost, left = _lost_change(found), _describe_effect(found)
     if found.quantisation:
         start = lost or f"of quantisation loss ({found.quantisation})"
         return Cause("quantisation", f"{start}{left}; {_loss_phrase(found)}")
     return Cause("rounding", f"{lost}{left}; {_loss_phrase(found)}")
+
+
+def _describe_effect(found: Measurements) -> str:
+    """What is left of the adapter's effect on the letters, a phrase after a semicolon; empty if not known."""
+    letters = found.letters
+    if letters is None or letters.slope is None:
+        return ""
+    if letters.slope > 1:
+        interval = f"{letters.slope_low:.2f} to {letters.slope_high:.2f}"
+        return f"; the adapter moves the letters {letters.slope:.2f} times as far ({interval})"
+    low, high = 100 * letters.slope_low, 100 * letters.slope_high
+    return (
+        f"; {100 * letters.slope:.0f} % of the adapter's effect on the letters is left"
+        f" ({low:.0f} to {high:.0f} %)"
+    )
 
 
 def _loss_phrase(found: Measurements) -> str:

@@ -7,6 +7,7 @@ base on the reference's: 1 right, 0 not applied, 2 twice, s another scale. Knows
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from kmmlu_fast.core.letters import argmax_index, normalize_logprobs
 Logprobs = Sequence[Sequence[float]]
 NEAR_TIE = 0.25  # nats between the reference's best two: within bfloat16's steps of a logit
 _REPLICATES = 400
+_ONE_SIDED = 1.645  # normal quantile at 95 %
 _MIN_SHIFT = 0.02  # nats, root mean square: below it a slope says nothing
 
 
@@ -44,7 +46,18 @@ class LetterComparison:
     @property
     def key_bound(self) -> float:
         """The largest change of the key's share that the answers are compatible with (95 %)."""
-        return abs(self.key_change) + 1.645 * self.key_change_error
+        return abs(self.key_change) + _ONE_SIDED * self.key_change_error
+
+    def questions_for(self, margin: float) -> int | None:
+        """About how many questions bring ``key_bound`` down to ``margin`` if the change stays what it is, two
+        digits, rounded up; None if the change itself is larger.
+        """
+        room = margin - abs(self.key_change)
+        if room <= 0:
+            return None
+        wanted = self.questions * (_ONE_SIDED * self.key_change_error / room) ** 2
+        step = 10.0 ** max(0, math.floor(math.log10(max(wanted, 1.0))) - 1)
+        return int(math.ceil(wanted / step) * step)
 
 
 def compare_letters(

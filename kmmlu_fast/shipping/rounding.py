@@ -31,7 +31,12 @@ class KeptChange:
         return ENOUGH_KEPT <= self.share <= 2 - ENOUGH_KEPT
 
     def describe(self) -> str:
-        """Such as ``78 % of the adapter's change (66 to 94 % by module)``."""
+        """Such as ``78 % of the adapter's change (66 to 94 % by module)``, or ``1.33 times`` it: a coarse
+        type turns a change that is smaller than its steps into whole steps.
+        """
+        if self.share > 2 - ENOUGH_KEPT:
+            span = f" ({max(0.0, self.low):.2f} to {self.high:.2f} times by module)"
+            return f"{self.share:.2f} times the adapter's change{span if self.low != self.high else ''}"
         whole, low, high = (f"{100 * max(0.0, value):.0f}" for value in (self.share, self.low, self.high))
         by_module = "" if low == high else f" ({low} to {high} % by module)"
         return f"{whole} % of the adapter's change{by_module}"

@@ -74,7 +74,7 @@ def compare_texts(
         example=example[:40],
         bos=bos,
         vocabulary=None if sizes[0] == sizes[1] else sizes,
-        template=_compare_templates(reference, other),
+        template=_compare_templates(reference, other, _bos_marks(reference, other) if bos != "same" else ()),
         missing_stops=tuple(names),
         decomposed_differ=encode_text(reference, _DECOMPOSED) != encode_text(other, _DECOMPOSED),
     )
@@ -88,13 +88,20 @@ def vocabulary_size(tokenizer: Any) -> int:
     return len(tokenizer)
 
 
-def _compare_templates(reference: Any, other: Any) -> str:
+def _bos_marks(*tokenizers: Any) -> tuple[str, ...]:
+    """The texts of the begin-of-text tokens."""
+    texts = (tokenizer.special_tokens_map.get("bos_token") for tokenizer in tokenizers)
+    return tuple(str(text) for text in texts if text)
+
+
+def _compare_templates(reference: Any, other: Any, marks: tuple[str, ...]) -> str:
+    """``marks`` begin no text that is compared: BOS, if it is a fault of its own."""
     if not getattr(reference, "chat_template", None):
         return "same"  # nothing was measured with a template
     if not getattr(other, "chat_template", None):
         return "lost"
-    off, on = (_rendered(reference, thinking) for thinking in (False, True))
-    other_off, other_on = (_rendered(other, thinking) for thinking in (False, True))
+    off, on = (_rendered(reference, thinking, marks) for thinking in (False, True))
+    other_off, other_on = (_rendered(other, thinking, marks) for thinking in (False, True))
     if (off, on) == (other_off, other_on):
         return "same"
     is_part_right = off == other_off or on == other_on
@@ -102,7 +109,7 @@ def _compare_templates(reference: Any, other: Any) -> str:
     return "thinking" if off != on and (is_part_right or is_turned) else "other"
 
 
-def _rendered(tokenizer: Any, thinking: bool) -> list[str | None]:
+def _rendered(tokenizer: Any, thinking: bool, marks: tuple[str, ...]) -> list[str | None]:
     """Each conversation as text; None if the template refuses it."""
     texts: list[str | None] = []
     for turns in _TURNS:
@@ -114,5 +121,7 @@ def _rendered(tokenizer: Any, thinking: bool) -> list[str | None]:
             text = None
         except Exception:  # jinja's and the template's own errors
             text = None
+        while text and (mark := next(filter(text.startswith, marks), "")):
+            text = text.removeprefix(mark)
         texts.append(text)
     return texts

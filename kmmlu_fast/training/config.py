@@ -15,6 +15,7 @@ from kmmlu_fast.command.flags import Config
 from kmmlu_fast.data.default_exam import DEFAULT_DATASET
 from kmmlu_fast.machine.trackers import check_tracker_names
 from kmmlu_fast.models.default_model import DEFAULT_MODEL
+from kmmlu_fast.models.gguf import GGUF_IS_SERVED_ONLY, is_gguf_path
 from kmmlu_fast.prompting.prompt_styles import PromptStyleName
 from kmmlu_fast.prompting.template_options import kwargs_as_texts, template_kwargs_faults
 from kmmlu_fast.training.library_names import check_optimiser_name, check_scheduler_name
@@ -354,6 +355,8 @@ class TrainConfig(Config):
     @model_validator(mode="after")
     def _check_combinations(self) -> TrainConfig:
         faults = template_kwargs_faults(self.chat_template_kwargs)
+        if is_gguf_path(self.model):
+            faults.append(f"--model {self.model}: {GGUF_IS_SERVED_ONLY}")
         if self.gpu_memory and not self.plan:
             faults.append("--gpu-memory needs --plan; to train within less memory, give --max-memory-gib")
         if self.micro_batch and self.effective_batch % self.micro_batch:

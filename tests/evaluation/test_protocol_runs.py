@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
+import engine_cases
 import pytest
 
 from kmmlu_fast.command.flags import parse_config
@@ -71,3 +73,19 @@ def test_a_wording_of_ones_own_makes_a_run_of_its_own(model: Path, tmp_path: Pat
     assert own.facts["prompt_style"] == "short-answers" != plain.facts["prompt_style"]
     assert own.facts["template_digest"] != plain.facts["template_digest"]
     assert own.metrics.letter_forms.scored == "lm-eval"
+
+
+@pytest.mark.engine
+def test_a_real_engine_answers_three_protocols(model: Path, tmp_path: Path) -> None:
+    """vLLM: letters in both forms and texts, one after the other in one engine."""
+    os.environ.update(engine_cases.ENVIRONMENT)
+    argv = ["--model", str(model), "--dataset", "sample", "--limit", "1", "--output-dir", str(tmp_path)]
+    argv += ["--dtype", "float32", "--engine", "vllm", *THREE]
+    spaced, bare, direct = run_evaluation(parse_config(EvalConfig, argv, "eval"))
+    assert len(spaced.frame) == len(bare.frame) == len(direct.frame) == 45
+    assert [run.metrics.letter_forms.scored for run in (spaced, bare)] == ["lm-eval", "bare"]
+    for row, other in zip(spaced.frame.to_dicts(), bare.frame.to_dicts(), strict=True):
+        assert row["question_id"] == other["question_id"]
+        scored = [other[f"logprob_{letter}"] for letter in "ABCD"]
+        assert row["bare_logprobs"] == pytest.approx(scored, abs=1e-3)
+    assert direct.frame["texts"].null_count() == 0

@@ -9,7 +9,7 @@ import pytest
 
 from kmmlu_fast.core.errors import ModelError
 from kmmlu_fast.models.gguf import gguf_digest, read_gguf_file
-from kmmlu_fast.models.model import resolve_model
+from kmmlu_fast.models.model import load_tokenizer, resolve_model
 
 
 @pytest.fixture
@@ -48,6 +48,11 @@ def test_is_a_model_like_any_other(file: Path) -> None:
     model = resolve_model(str(file))
     assert model.name == "tiny" and model.context_tokens == 128 and model.digest == gguf_digest(file)
     assert model.config()["model_type"] == "qwen2" and model.config()["vocab_size"] == 3
+
+
+def test_what_only_transformers_reads_is_not_looked_for_in_it(file: Path) -> None:
+    with pytest.raises(ModelError, match="a GGUF file is only asked, by llama"):
+        load_tokenizer(resolve_model(str(file)))
 
 
 def test_every_cut_is_one_line(file: Path, tmp_path: Path) -> None:

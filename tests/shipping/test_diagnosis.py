@@ -99,6 +99,19 @@ def test_equal_within_the_margin_and_undecided() -> None:
     assert "within 0.51 pp, not yet within 0.5 (" in found.sentence
 
 
+def test_undecided_says_how_many_questions_would_tell_and_where_they_are() -> None:
+    # 1.645 · 0.01 · sqrt(200 / n) = 0.005 - 0.001: n = 200 · 4.1125² = 3,382.5
+    letters = replace(GOOD, divergence=0.01, key_change=0.001, key_change_error=0.01)
+    found = Measurements(quantisation="Q8_0", letters=letters)
+    assert "; ask about 3,400 --questions, or allow a wider --margin" in diagnose(found, 0.5).sentence
+    found = replace(found, exhausted="sample")
+    assert (
+        "all of --dataset sample was asked: about 3,400 questions of another" in diagnose(found, 0.5).sentence
+    )
+    beyond = replace(letters, key_change=-0.006)
+    assert "; ask more --questions" in diagnose(replace(BASE, letters=beyond), 0.5).sentence
+
+
 ROUNDED = weights(on_grid(Q, 0.66), on_grid(K, 0.94), on_grid(K + "2", 0.75), float32_bytes=1_072_000_000)
 
 
@@ -107,7 +120,15 @@ def test_rounding_is_no_other_scale_and_is_judged_by_letters() -> None:
     near = replace(near, widest_tie=0.06, median_margin=0.09)
     found = diagnose(replace(BASE, weights=ROUNDED, letters=near), 0.5)
     assert found.verdict == "equal" and found.is_safe
-    for part in ("190 of 200", "0.06 nats", "0.09", "keeps 78 %", "66 to 94 %", "float32 (1.1 GB)"):
+    for part in (
+        "190 of 200",
+        "0.06 nats",
+        "0.09",
+        "keeps 78 %",
+        "66 to 94 %",
+        "float32 (1.1 GB)",
+        "93 % of the adapter's effect",
+    ):
         assert part in found.sentence
     wide = replace(near, key_change_error=0.02)
     assert diagnose(replace(BASE, weights=ROUNDED, letters=wide), 0.5).verdict == "undecided"
@@ -137,6 +158,14 @@ def test_an_adapter_that_is_rounded_away_is_quantisation_loss() -> None:
         "145 of 200 letters change",
     ):
         assert part in found.sentence
+
+
+def test_more_effect_than_the_reference_has_is_not_called_left() -> None:
+    letters = replace(GOOD, divergence=0.1, slope=1.35, slope_low=1.11, slope_high=1.57)
+    packed = weights(tensor(Q, 1.0, residual=0.07, stored_as="Q4_K"))
+    found = diagnose(Measurements(quantisation="Q4_K", letters=letters, weights=packed), 0.5)
+    assert "; the adapter moves the letters 1.35 times as far (1.11 to 1.57);" in found.sentence
+    assert "is left" not in found.sentence
 
 
 def test_near_ties_are_told_with_their_size() -> None:

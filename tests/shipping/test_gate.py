@@ -33,7 +33,7 @@ def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def test_fault_is_named(bench: ExportBench, name: str) -> None:
     if name in faults_of(bench.architecture):  # BOS and thinking switches are not every architecture's
         expected, checked = bench.check_fault(name)
-        assert expected in [cause.name for cause in checked.diagnosis.causes], checked.diagnosis.sentence
+        assert [cause.name for cause in checked.diagnosis.causes] == [expected], checked.diagnosis.sentence
         assert checked.diagnosis.verdict == "differs"
         assert checked.measured.letters is None or checked.measured.letters.questions <= QUESTIONS
 
@@ -79,6 +79,13 @@ def test_good_exports_pass(bench: ExportBench, name: str) -> None:
     diagnosis = bench.check(GOOD[name](bench)).diagnosis
     allowed = ("same", "equal") if "Q8_0" in name else ("same",)
     assert diagnosis.verdict in allowed, diagnosis.sentence
+
+
+def test_whether_the_dataset_has_more_questions_is_known(bench: ExportBench) -> None:
+    artefact = open_artefact(str(bench.merged), None)
+    assert bench.gate.check(artefact).measured.exhausted == ""
+    config = CheckConfig(artefacts=[str(bench.adapter), "-"], questions=200, generations=0)
+    assert ReleaseGate(config)._exhausted == "sample"
 
 
 def test_as_many_faults_and_good_exports_as_are_promised() -> None:

@@ -52,3 +52,5 @@ def test_the_range_in_words() -> None:
     assert kept.describe() == "78 % of the adapter's change (0 to 94 % by module)" and not kept.is_enough
     assert not KeptChange(modules=1, low=1.4, high=1.4, share=1.4).is_enough
     assert KeptChange(modules=1, low=1, high=1, share=1).describe() == "100 % of the adapter's change"
+    grown = KeptChange(modules=2, low=-0.02, high=1.74, share=1.33)
+    assert grown.describe() == "1.33 times the adapter's change (0.00 to 1.74 times by module)"

@@ -16,7 +16,7 @@ class Changed:
 
     def __init__(self, inner: Any, change: Any = None, template: Any = None) -> None:
         self._inner, self._change, self._template = inner, change or (lambda ids: ids), template
-        self.chat_template = inner.chat_template
+        self.chat_template, self.special_tokens_map = inner.chat_template, inner.special_tokens_map
 
     def __call__(self, text: str, **options: Any) -> dict[str, Any]:
         return {"input_ids": self._change(list(self._inner(text, **options)["input_ids"]))}
@@ -51,6 +51,18 @@ def test_the_same(tokenizer: Any) -> None:
 def test_begin_of_text(tokenizer: Any, change: Any, bos: str) -> None:
     found = compare_texts(tokenizer, Changed(tokenizer, change), [], [], None)
     assert found.bos == bos and found.different == 0
+
+
+def test_a_begin_of_text_in_the_template_too_is_one_fault(tokenizer: Any) -> None:
+    """llama.cpp puts a GGUF file's BOS before texts and conversations alike."""
+    own = {"bos_token": "<pad>"}
+    other = Changed(tokenizer, lambda ids: [0, *ids], lambda text, thinking: f"<pad>{text}")
+    other.special_tokens_map = own
+    found = compare_texts(tokenizer, other, [], [], None)
+    assert (found.bos, found.template) == ("added", "same")
+    same_ids = Changed(tokenizer, template=lambda text, thinking: f"<pad>{text}")
+    same_ids.special_tokens_map = own
+    assert compare_texts(tokenizer, same_ids, [], [], None).template == "other"
 
 
 def test_other_ids(tokenizer: Any) -> None:

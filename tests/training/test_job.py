@@ -141,8 +141,21 @@ def test_all_faults_of_the_settings_come_at_once(capsys: Any) -> None:
     said = refusal(capsys, "--learning-rate", "-1", "--r", "0", "--too-long", "shorten", "--epochs", "3")
     for part in ("--learning-rate", "--r '0'", "--too-long 'shorten'", "--epochs", "--data is required"):
         assert part in said
-    said = refusal(capsys, "--data", "x", "--micro-batch", "3", "--held-out", "0", "--early-stopping", "2")
+    said = refusal(
+        capsys,
+        "--data",
+        "x",
+        "--micro-batch",
+        "3",
+        "--held-out",
+        "0",
+        "--early-stopping",
+        "2",
+        "--model",
+        "a.gguf",
+    )
     for part in (
+        "--model a.gguf: a GGUF file is only asked",
         "--micro-batch 3 must divide --effective-batch 16",
         "--keep best-loss needs held-out rows",
         "--early-stopping needs held-out rows",
