@@ -73,8 +73,8 @@ def plan_evaluation(**settings: Unpack[EvalSettings]) -> str:
 
 
 def load_run(source: str | Path) -> Run:
-    """Load a run from disk: a run directory, an lm-eval output, an inspect log, a score file, or
-    ``FILE.csv:COLUMN`` of a predictions table.
+    """Load a run from disk: a run directory, an lm-eval output, an inspect log, a score file,
+    ``FILE.csv:COLUMN`` of a predictions table, or ``published:NAME``, a public run whose answers ship.
 
     ``Run.predictions`` is a polars frame with one row per question in dataset order (``schema.Prediction``
     names its columns; log-probabilities are natural logarithms), or None for a score file. ``Run.metrics`` is
@@ -84,13 +84,14 @@ def load_run(source: str | Path) -> Run:
 
     Raises ``RunError`` or ``DataError`` if there is no run, or if a table holds several and none is named.
     """
-    from kmmlu_fast.runs.loading import load_run_argument
+    from kmmlu_fast.runs.loading import load_run_argument, name_first_run
 
     runs = load_run_argument(str(source), prefix=True)
     if len(runs) > 1:
         names = ", ".join(run.name for run in runs[:5])
         raise RunError(
-            f"{source}: holds {len(runs)} runs ({names}, ...); name one, as {source}:{runs[0].name}"
+            f"{source}: holds {len(runs)} runs ({names}, ...); name one, as"
+            f" {name_first_run(str(source), runs)}"
         )
     log_as_warnings(runs[0].notes)
     return runs[0]

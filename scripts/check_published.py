@@ -1,4 +1,4 @@
-"""Check the shipped table of published figures, and print it: python scripts/check_published.py"""
+"""Check the shipped published figures and answers, and print them: python scripts/check_published.py"""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import datetime
 import sys
 from collections import Counter
 
-from kmmlu_fast.runs.published import load_published_figures
+from kmmlu_fast.runs.loading import load_run_argument
+from kmmlu_fast.runs.published import load_published_answers, load_published_figures
 
 
 def main() -> int:
@@ -22,6 +23,18 @@ def main() -> int:
         print(
             f"{each.figure:6.2f}  {each.model:40} {each.metric:8} {each.date}  {each.protocol}  {each.source}"
         )
+    models = {name for each in figures for name in (each.model.lower(), each.model.lower().split("/")[1])}
+    for each in load_published_answers().runs:
+        (run,) = load_run_argument(f"published:{each.name}")
+        unread = run.frame["prediction"].null_count()
+        print(
+            f"{100 * run.micro:6.2f}  {each.model:40} {each.name}, {each.num_fewshot} exemplars,"
+            f" {unread} unread"
+        )
+        if (run.correct, unread) != (each.correct, each.unread):
+            faults.append(f"{each.name}: {run.correct} correct and {unread} unread, not as declared")
+        if {each.name, each.model.lower()} & models:
+            faults.append(f"{each.name}: a published figure has this name too")
     for fault in faults:
         print(f"fault: {fault}", file=sys.stderr)
     return 1 if faults else 0

@@ -1,9 +1,9 @@
-"""Make the pictures of the README and of docs/report.md again, from any runs.
+"""Make the pictures of the README and of docs/report.md again, from the runs that ship or from any others.
 
-    python scripts/pictures.py FIRST SECOND [MORE ...] [--dataset X] [--out docs]
+    python scripts/pictures.py [FIRST SECOND [MORE ...]] [--dataset X] [--out docs]
 
-FIRST and SECOND are what compare takes: the runs of the README's loop (``base demo-lora``), or columns of a
-table (``scripts/public_predictions.py``). Out: ``terminal.svg``, ``report-light.png`` (1280 pixels),
+FIRST and SECOND are what compare takes, such as the runs of the README's loop (``base demo-lora``); without
+them, all published runs. Out: ``terminal.svg``, ``report-light.png`` (1280 pixels),
 ``report-dark.png`` (768), ``report-narrow.png`` (390, Korean), and with MORE ``report-board.png`` (all runs).
 Needs Chromium and its driver, and selenium (requirements/dev.txt). No text of a question is shown.
 """
@@ -24,6 +24,7 @@ from rich.console import Console
 
 from kmmlu_fast import compare, report
 from kmmlu_fast.reporting.terminal import screens
+from kmmlu_fast.runs.published import PUBLISHED_PREFIX, is_published_argument, load_published_answers
 
 WIDTH = 112  # columns of the terminal
 
@@ -63,7 +64,7 @@ def draw_terminal(runs: list[str], more: list[str], path: Path) -> None:
         code = compare.run_compare_command([*runs, *more])
     if code:
         raise SystemExit(code)
-    names = [run.rpartition(":")[2].rpartition("/")[2] for run in runs]
+    names = [run if is_published_argument(run) else run.rpartition("/")[2] for run in runs]
     console.save_svg(str(path), title=shlex.join(["kmmlu-fast", "compare", *names]))
 
 
@@ -96,7 +97,8 @@ def photograph_page(page: Path, picture: Picture, path: Path) -> None:
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python scripts/pictures.py")
-    parser.add_argument("runs", nargs="+", metavar="RUN")
+    shipped = [PUBLISHED_PREFIX + run.name for run in load_published_answers().runs]
+    parser.add_argument("runs", nargs="*", metavar="RUN", default=shipped)
     parser.add_argument("--dataset")
     parser.add_argument("--out", type=Path, default=Path("docs"))
     arguments = parser.parse_args(argv)

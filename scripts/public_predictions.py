@@ -6,8 +6,8 @@
 
 In: the folder of its results, one ``[KMMLU] NAME.csv`` per model (category, answer, pred; each subject's rows
 in the order of its test file). Out: question ids, keys and letters, on stdout. A file with other questions or
-keys than the first is named and left out. The answers are not part of this repository: no licence was found
-in theirs that allows it.
+keys than the first is named and left out. Eight of these runs ship as ``published:NAME``
+(``scripts/build_published_answers.py``; the head of published_answers.yaml says under what licence).
 """
 
 from __future__ import annotations

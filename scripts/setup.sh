@@ -41,12 +41,16 @@ for other in cpu gpu; do
   fi
 done
 
+pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
+
 if [ ! -x .venv/bin/python ]; then
   echo "setup: creating .venv with $("$python" --version)"
   "$python" -m venv .venv
+  if ! .venv/bin/python -c 'import pip, sys; sys.exit(int(pip.__version__.split(".")[0]) < 26)'; then
+    pip install -q --no-deps --no-compile --require-hashes -r requirements/pip.txt 2>/dev/null ||
+      echo "setup: no source has the pip of requirements/pip.txt; with Python's own it takes longer"
+  fi
 fi
-
-pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
 
 # meanwhile WHAT COMMAND...: a word every eight seconds while a quiet command runs
 meanwhile() {

@@ -39,7 +39,7 @@ TESTED_ELSEWHERE = {
     "through real engines (tests/engines/*/test_engine*.py) and tests/faults/test_servers.py": (
         "engines/fake engines/hf/kind engines/hf/scoring engines/ray/kind engines/ray/replica"
         " engines/server/client engines/server/completions engines/server/kind engines/vllm/errors"
-        " engines/vllm/kind models/demo"
+        " engines/vllm/kind"
         " machine/device_memory engines/llama_cpp/kind models/llama_cpp"
     ),
     "through the release gate, exports and re-scored bundles (tests/shipping)": (

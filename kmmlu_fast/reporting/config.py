@@ -9,13 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, field_validator
 
 from kmmlu_fast.command.flags import Config
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.machine.trackers import check_result_tracker_names
 from kmmlu_fast.reporting.export_names import EXPORT_MODULES
-from kmmlu_fast.runs.published import is_published_argument
 
 FORMATS = tuple(EXPORT_MODULES)
 
@@ -61,7 +60,8 @@ class PairsConfig(Config):
         description=(
             "run directories, outputs of lm-eval or inspect, score files, or predictions tables (CSV, TSV,"
             " JSON, Parquet, Excel), each with :CHOICE (column, model, group, 5-shot, filter) if needed; the"
-            " first is the base; compare also takes published:MODEL. For runs in --runs-dir also base, an"
+            " first is the base. published:NAME is a public run whose answers ship (published:* all of them);"
+            " compare also takes published figures by that name. For runs in --runs-dir also base, an"
             " adapter's name, or the last characters of a fingerprint"
         ),
     )
@@ -161,23 +161,6 @@ class CompareConfig(PairsConfig):
             " default: none"
         ),
     )
-
-    @model_validator(mode="after")
-    def _check_published(self) -> CompareConfig:
-        if self.published_arguments and self.format in ("csv", "json"):
-            raise ValueError("published:MODEL goes with --format text or md; for programs give --json-file")
-        return self
-
-    @property
-    def published_arguments(self) -> list[str]:
-        """The arguments that name published figures."""
-        return [name for name in self.runs if is_published_argument(name)]
-
-    def without_published(self) -> CompareConfig:
-        """The same with runs only."""
-        return self.model_copy(
-            update={"runs": [name for name in self.runs if not is_published_argument(name)]}
-        )
 
 
 def _parse_inches(value: Any) -> Any:

@@ -33,14 +33,18 @@ from kmmlu_fast.reporting.tracking import tracked_comparisons, tracked_early_com
 from kmmlu_fast.reporting.wording.early_stopping import early_stopping_json, early_stopping_lines
 from kmmlu_fast.reporting.wording.language import get_translator
 from kmmlu_fast.reporting.wording.published_text import published_json, published_lines
-from kmmlu_fast.runs.published import PUBLISHED_EXAM, PublishedFigure, find_published_figures
+from kmmlu_fast.runs.published import (
+    PUBLISHED_EXAM,
+    PublishedFigure,
+    find_published_figures,
+    is_published_argument,
+)
 from kmmlu_fast.runs.run import Run, refuse_early_stopped_runs
 
 
 def compare_and_print(config: CompareConfig) -> int:
     """Everything that ``compare`` does. Returns the exit code."""
-    figures = [each for name in config.published_arguments for each in find_published_figures(name)]
-    config = config.without_published()
+    config, figures = _split_published_figures(config)
     require_trackers(config.report_to)
     outputs = [path for path in (config.json_file, config.junit) if path is not None]
     claim_outputs(
@@ -72,6 +76,20 @@ def compare_and_print(config: CompareConfig) -> int:
     if config.report_to:
         send_results(config.report_to, tracked_comparisons(data))
     return _close_gate(config, gated_comparisons(data, get_translator(config.lang)))
+
+
+def _split_published_figures(config: CompareConfig) -> tuple[CompareConfig, list[PublishedFigure]]:
+    """The configuration with runs only, and the published figures that were named among them."""
+    figures: list[PublishedFigure] = []
+    runs = []
+    for name in config.runs:
+        found = find_published_figures(name) if is_published_argument(name) else []
+        figures += found
+        if not found:
+            runs.append(name)
+    if figures and config.format not in ("text", "md"):
+        raise ConfigError("published figures go with --format text or md; for programs give --json-file")
+    return config.model_copy(update={"runs": runs}), figures
 
 
 def _show_comparisons(data: ReportData, figures: list[PublishedFigure], config: CompareConfig) -> None:

@@ -1,8 +1,8 @@
 """A run argument of ``compare`` and ``report`` -> ``Run``, whatever wrote it.
 
-In: a string: a run directory, or what one of ``readers.registry`` knows (lm-eval, inspect, tables, score
-files, ...), perhaps with a choice behind a colon. Optionally the dataset's frame, for the answer key. Out:
-one ``Run`` per run or column. Knows nothing of statistics or reports.
+In: a string: a run directory, ``published:NAME``, or what one of ``readers.registry`` knows (lm-eval,
+inspect, tables, score files, ...), perhaps with a choice behind a colon. Optionally the dataset's frame, for
+the answer key. Out: one ``Run`` per run or column. Knows nothing of statistics or reports.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.core.files import files_in
 from kmmlu_fast.core.notes import log_as_warnings
 from kmmlu_fast.core.reading import expand_path
+from kmmlu_fast.runs.published import is_published_argument
+from kmmlu_fast.runs.readers.published_answers import read_published_runs
 from kmmlu_fast.runs.readers.registry import read_foreign_runs
 from kmmlu_fast.runs.readers.source import RunSource, run_path_exists, split_run_argument
 from kmmlu_fast.runs.run import Run
@@ -71,6 +73,8 @@ def load_run_argument(
     argument: str, key: pl.DataFrame | None = None, split: str = "test", prefix: bool = False
 ) -> list[Run]:
     """The runs of one argument; RunError or DataError if there are none, naming what is allowed."""
+    if is_published_argument(argument):
+        return read_published_runs(argument, key)
     text, choice = split_run_argument(argument)
     path = expand_path(text, "run")
     if not run_path_exists(text):
@@ -85,6 +89,11 @@ def load_run_argument(
     return read_foreign_runs(RunSource(argument=argument, path=path, choice=choice, key=key, split=split))
 
 
+def name_first_run(argument: str, runs: list[Run]) -> str:
+    """How to name the first of the runs that an argument holds."""
+    return runs[0].source if is_published_argument(argument) else f"{argument}:{runs[0].name}"
+
+
 def run_input_files(arguments: list[str]) -> list[Path]:
     """Every file that these arguments read: no output may overwrite one of them."""
     patterns = (
@@ -97,5 +106,6 @@ def run_input_files(arguments: list[str]) -> list[Path]:
         "**/*.jsonl",
         "*.eval",
     )
-    paths = [expand_path(split_run_argument(argument)[0], "run") for argument in arguments]
+    named = [argument for argument in arguments if not is_published_argument(argument)]
+    paths = [expand_path(split_run_argument(argument)[0], "run") for argument in named]
     return [file for path in paths for file in files_in(path, *patterns)]

@@ -15,6 +15,7 @@ from typing import Any
 from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.errors import KmmluError, RunError
 from kmmlu_fast.core.reading import read_json
+from kmmlu_fast.runs.published import is_published_argument
 from kmmlu_fast.runs.readers.source import split_run_argument
 from kmmlu_fast.runs.run import Run
 
@@ -73,7 +74,11 @@ def resolve_run_names(arguments: list[str], folder: Path, latest: bool = False) 
 
 
 def _is_run_path(argument: str) -> bool:
-    """Whether the file or folder exists and is not an adapter's folder, whose name may also be a run's."""
+    """Whether it needs no looking up: published:NAME, or a file or folder that exists and is not an adapter's
+    folder, whose name may also be a run's.
+    """
+    if is_published_argument(argument):
+        return True
     path = Path(split_run_argument(argument)[0])
     return path.exists() and not (path / "adapter_config.json").is_file()
 

@@ -20,7 +20,7 @@ from kmmlu_fast.data.default_exam import DEFAULT_EXAM
 from kmmlu_fast.data.exam import Exam
 from kmmlu_fast.data.exam_source import ExamSource
 from kmmlu_fast.data.subjects import SUBJECTS
-from kmmlu_fast.runs.loading import load_run_argument
+from kmmlu_fast.runs.loading import load_run_argument, name_first_run
 from kmmlu_fast.runs.run import Run, fill_prediction_columns
 from kmmlu_fast.sampling.config import SampleFlags
 
@@ -95,7 +95,7 @@ def _load_source_run(argument: str, strategy: str, exam: Exam | None) -> Run:
         names = ", ".join(run.name for run in runs[:5])
         raise ConfigError(
             f"--from {argument}: holds {len(runs)} runs ({names}, ...); name one, such as"
-            f" {argument}:{runs[0].name}"
+            f" {name_first_run(argument, runs)}"
         )
     (run,) = runs
     if exam is not None and exam.name != DEFAULT_EXAM:

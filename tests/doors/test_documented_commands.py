@@ -110,7 +110,7 @@ def test_what_needs_no_engine_runs(line: str, folder: Path, capsys: pytest.Captu
     words = [
         name
         for word in shlex.split(line)[1:]
-        for name in (sorted(map(str, Path().glob(word))) if "*" in word else [word])
+        for name in (sorted(map(str, Path().glob(word))) or [word] if "*" in word else [word])
     ]
     if words[0] == "leakage" and "--dataset" not in words:
         words += ["--dataset", "sample"]  # the data set itself is not at hand

@@ -115,6 +115,8 @@ def test_compare_report_leakage_and_sample_work(kmmlu: Command, work: Path) -> N
     base = run_directory(work / "base", "base", predictions(1, skill=0.5))
     lora = run_directory(work / "lora", "lora", predictions(1, skill=1.5))
     assert "lora is better than base" in kmmlu("compare", base, lora).stdout
+    shipped = kmmlu("compare", "published:phi-3-mini", "published:phi-3.5-mini").stdout
+    assert "phi-3.5-mini is better than phi-3-mini" in shipped
     kmmlu(
         "report",
         base,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from kmmlu_fast.runs.run import refuse_early_stopped_runs
 
 ASSETS = Path(__file__).parent / "assets"
 MAX_BYTES = 10_000_000
+# Spaces at which no line ends: in "95 %", "p < 0.001", "* significant".
+_JOINED = re.compile(r"(?<=\d) (?=(?:%p|%|pp)(?![\w%]))|(?<=\bp) (?=[<=])|(?<=p <) (?=\d)|(?<=\*) (?=\w)")
 SCRIPTS = ("view.js", "pairs.js", "report.js")
 
 
@@ -37,6 +40,7 @@ def render_report(report: ReportData, lang: str, *, plan: Path | None = None, wi
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_join_units,
     )
     page = environment.get_template("report.html.j2")
     css, script = _read_asset("report.css"), "".join(_read_asset(name) for name in SCRIPTS)
@@ -60,6 +64,13 @@ def render_report(report: ReportData, lang: str, *, plan: Path | None = None, wi
         for part in both:
             part["method"].append(part["t"]("method_texts", count=f"{left_out:,}"))
     return whole(None if packed is None else Markup(packed))
+
+
+def _join_units(value: Any) -> Any:
+    """A text in which no line ends between a number and its unit."""
+    if type(value) is not str:  # markup is not text
+        return value
+    return _JOINED.sub("\u00a0", value)
 
 
 def write_report_page(

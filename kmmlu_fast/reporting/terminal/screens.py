@@ -38,9 +38,9 @@ def wide_console() -> Console:
     return Console(highlight=False, soft_wrap=False, width=None if narrow else 1_000)
 
 
-def print_fitted_table(console: Console, table: Table, *keep: int) -> None:
+def print_fitted_table(console: Console, table: Table, *keep: int) -> list[str]:
     """The table with as many columns as fit: the first, then ``keep`` in that order, then the others from
-    the left.
+    the left. Returns the headings that were shown.
     """
     order = [0, *keep, *[place for place in range(1, len(table.columns)) if place not in keep]]
     columns = list(table.columns)
@@ -51,6 +51,7 @@ def print_fitted_table(console: Console, table: Table, *keep: int) -> None:
         if Measurement.get(console, console.options.update(max_width=10_000), table).maximum <= console.width:
             break
     console.print(table)
+    return [str(column.header) for column in table.columns]
 
 
 def print_comparisons(report: ReportData, config: CompareConfig, t: Translator) -> None:
@@ -99,20 +100,34 @@ def _print_pair(console: Console, pair: PairComparison, t: Translator, brief: bo
     console.print(Text(strip_control_characters(names), style="bold"))
     verdict = word_verdict(pair, t)
     for line in [*verdict.cautions, verdict.headline, *verdict.sentences]:
-        console.print(Text(strip_control_characters("  " + line)), soft_wrap=not console.is_terminal)
+        _print_indented(console, line, 2)
     if verdict.details:
         console.print(Text("  " + t("details"), style="dim"))
     for line in verdict.details:
-        text = Text(strip_control_characters("    " + line), style="dim")
-        console.print(text, soft_wrap=not console.is_terminal)
+        _print_indented(console, line, 4, style="dim")
+    shown: list[str] = []
     if not brief:
-        print_fitted_table(console, tables.headlines_table(pair, t), 3, 5, 1, 2)
+        shown += print_fitted_table(console, tables.headlines_table(pair, t), 3, 5, 1, 2)
         if pair.letters is not None:
             print_fitted_table(console, tables.letters_table(pair, pair.letters, t))
         print_fitted_table(console, tables.supercategories_table(pair, t), 4, 6, 5)
     if by_subject or not brief:
-        print_fitted_table(console, tables.subject_changes_table(pair, t, by_subject), 4, 6, 5)
-        console.print(Text(t("significant_note"), style="dim"), soft_wrap=not console.is_terminal)
+        shown += print_fitted_table(console, tables.subject_changes_table(pair, t, by_subject), 4, 6, 5)
+        notes = [
+            t("discordant_note") if t("discordant") in shown else "",
+            t("significant_note"),
+            t("mde_note") if t("mde") in shown else "",
+        ]
+        _print_indented(console, "  ".join(filter(None, notes)), 0, style="dim")
+
+
+def _print_indented(console: Console, line: str, indent: int, style: str = "") -> None:
+    """A line that is indented in all of its rows; files and pipes get it in one row."""
+    text = Text(strip_control_characters(line), style=style)
+    rows = text.wrap(console, console.width - indent) if console.is_terminal else [text]
+    for row in rows:
+        row.rstrip()
+        console.print(Text(" " * indent).append_text(row), soft_wrap=not console.is_terminal)
 
 
 def print_questions(runs: list[Run], questions: pl.DataFrame | None, wanted: list[str]) -> None:

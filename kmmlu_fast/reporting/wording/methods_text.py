@@ -53,11 +53,11 @@ def _protocol_sentence(run: Run, t: Translator) -> str:
     method, style, shots = (run.facts.get(name) for name in ("output_type", "prompt_style", "num_fewshot"))
     if method not in _METHODS or style is None or shots is None:
         return t("protocol_not_recorded")
-    decoding = run.facts.get("decoding") or {}
+    tokens = (run.facts.get("decoding") or {}).get("max_tokens")
     values = {
         "shots": t("zero_shot") if shots == 0 else t("few_shot", count=shots),
         "style": style,
-        "tokens": decoding.get("max_tokens") or "–",
+        "limit": t("token_limit", tokens=tokens) if tokens else "",
     }
     return t(_METHODS[method], **values)
 

@@ -49,6 +49,8 @@ def key_audit_lines(audit: KeyAudit | None, t: Translator, most: int = 20) -> li
     if audit.conflicting:
         ids = ", ".join(audit.conflicting[:most]) + (", …" if len(audit.conflicting) > most else "")
         lines.append(t("key_conflicting", count=len(audit.conflicting), ids=ids))
+    if not audit.against_key and not audit.conflicting:
+        return lines  # nothing to leave out
     for name, whole, rest in audit.accuracy:
         lines.append(t("key_accuracy", name=name, all=format_percent(whole), without=format_percent(rest)))
     return lines

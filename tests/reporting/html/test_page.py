@@ -239,6 +239,18 @@ def test_the_key_itself_is_looked_at_with_five_runs() -> None:
     assert '<section id="key"' not in render_report(found_in(runs[:2]), "en")
 
 
+def test_a_key_that_was_not_checked_has_no_accuracies_without_these() -> None:
+    runs = [loaded(f"phi-{i}", predictions(i, skill=2.0), model=f"phi-{i}") for i in range(5)]
+    html = render_report(found_in(runs), "en")
+    assert "The key was not checked" in html and "without these" not in html
+
+
+def test_no_line_ends_between_a_number_and_its_unit(page: str) -> None:
+    text = page.split("<main", 1)[1]
+    assert re.search("\\d\u00a0pp \\(95\u00a0% interval", text)
+    assert not re.search(r"\d pp\b", re.sub(r"<(script|svg|title|desc).*?</\1>", "", text, flags=re.S))
+
+
 def test_several_runs_are_corrected_in_the_report() -> None:
     html = render_report(
         found_in([loaded(f"run {i}", predictions(i, skill=0.4 + 0.4 * i)) for i in range(3)]), "en"

@@ -174,3 +174,27 @@ def test_tooltip_shows_a_marks_numbers(opened: Any) -> None:
     ActionChains(opened).move_to_element(mark).perform()
     tip = opened.find_element("id", "tip")
     assert tip.is_displayed() and tip.text == mark.get_attribute("aria-label") and "%" in tip.text
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_axis_label_is_cut(browser: Any, tmp_path: Path, width: int) -> None:
+    """Charts are measured in one font and shown in another, which may be wider."""
+    names = ("Railway-and-Automotive-Engineering", "Telecommunications-and-Wireless-Technology", "Law")
+    sizes = dict.fromkeys((*names, "Machine-Design-and-Manufacturing", "Math"), 40)
+    runs = [loaded(name, predictions(seed, sizes=sizes)) for seed, name in enumerate(("base", "lora"))]
+    path = tmp_path / "long.html"
+    write_report_page(found_in(runs), path, "en")
+    browser.get(path.as_uri())
+    sized(browser, width)
+    try:
+        cut = browser.execute_script(
+            "return [...document.querySelectorAll('.chart')]"
+            ".flatMap(chart => [...chart.querySelectorAll('text')]"
+            ".filter(label => label.getBoundingClientRect().width"
+            " && label.getBoundingClientRect().left < chart.getBoundingClientRect().left - 0.5)"
+            ".map(label => label.textContent))"
+        )
+        shown = browser.execute_script("return document.querySelectorAll('.chart text').length")
+        assert shown > 50 and cut == []
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

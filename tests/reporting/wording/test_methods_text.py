@@ -33,6 +33,8 @@ def test_settings_are_the_runs_own() -> None:
     assert "within 2.0 percentage points" in text and "vllm 0.32.0" in text
     assert "generated" not in text and "Holm" not in text
     generated = _paragraph(output_type="generate_until", num_fewshot=0, decoding={"max_tokens": 16})
+    unlimited = _paragraph(output_type="generate_until", num_fewshot=0)
+    assert "from the generated text; answers that cannot be read" in unlimited
     assert "zero-shot" in generated and "at most 16 tokens" in generated and "count as wrong" in generated
 
 
