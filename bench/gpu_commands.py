@@ -18,6 +18,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from kmmlu_fast.core.errors import EngineError
@@ -47,7 +48,11 @@ def run_command(words: Sequence[str], allowed: tuple[int, ...] = (0,)) -> str:
     else:
         command = [sys.executable, "-m", *words]
         done = subprocess.run(
-            command, stdout=subprocess.PIPE, text=True, check=False, preexec_fn=die_with_parent
+            command,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+            preexec_fn=partial(die_with_parent, os.getpid()),
         )
         code, out = done.returncode, done.stdout
     if code not in allowed:
@@ -68,11 +73,13 @@ def start_command(words: Sequence[str]) -> int:
     """Start ``python -m WORDS`` as the leader of a process group; its id. It prints to stderr."""
     if not _in_place:
         command = [sys.executable, "-m", *words]
-        return subprocess.Popen(command, stdout=sys.stderr, process_group=0, preexec_fn=die_with_parent).pid
-    child = os.fork()
+        return subprocess.Popen(
+            command, stdout=sys.stderr, process_group=0, preexec_fn=partial(die_with_parent, os.getpid())
+        ).pid
+    parent, child = os.getpid(), os.fork()
     if child == 0:
         os.setpgid(0, 0)
-        die_with_parent()
+        die_with_parent(parent)
         os.dup2(2, 1)
         leave(lambda: _entry(words[0])(list(words[1:])))
     return child
@@ -83,9 +90,11 @@ def has_ended(child: int) -> bool:
     return os.waitpid(child, os.WNOHANG)[0] != 0
 
 
-def die_with_parent() -> None:
-    """End with the process that started this one, also when that is killed."""
+def die_with_parent(parent: int | None = None) -> None:
+    """End with the process that started this one, also when that is killed; or was, where its id is given."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if parent is not None and os.getppid() != parent:
+        os._exit(1)
 
 
 def exit_code_of(body: Callable[[], Any]) -> int:

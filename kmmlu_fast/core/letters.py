@@ -21,7 +21,7 @@ _IGNORED = str.maketrans("", "", string.punctuation + " ")
 
 
 # In every text in which ``position_reference_pattern`` finds something; without look-around, for polars.
-REFERENCE_HINT = r"[①-⑩]|번|위|이상|[A-J]\s*(?:와|과|,|및|and)\s*[A-J]"
+REFERENCE_HINT = r"[①-⑩]|번|위|이상|[A-J][\s\x1c-\x1f]*(?:와|과|,|및|and)[\s\x1c-\x1f]*[A-J]"
 
 
 @cache

@@ -242,7 +242,7 @@ def test_budgets_and_samples_are_in_metrics_terminal_and_report(
     assert "avg@4" in printed
     out = tmp_path / "report.html"
     assert report.run_report_command([str(run.path), "--output", str(out), "--lang", lang]) == 0
-    html = unescape(out.read_text(encoding="utf-8"))
+    html = unescape(out.read_text(encoding="utf-8")).replace("\xa0", " ")
     section = html.split('<section id="reasoning">')[1].split("</section>")[0]
     assert words["budget_note"] in section and "1,024" in section and "avg@4" in section
     assert words["budget_title"].split("{")[0] in html and 'id="chart-budget-' in html
