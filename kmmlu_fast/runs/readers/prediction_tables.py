@@ -169,13 +169,11 @@ def _questions_by_id(table: pl.DataFrame, column: str, source: RunSource) -> pl.
             subject = find_subject(parts[0])
             split, row = parts[1], int(parts[2])
         except (ConfigError, IndexError, ValueError) as error:
-            told = f"{source.path} row {number}: {column} {bounded_repr(text)} is not an id such as"
             if source.key is not None and len(source.key):
-                raise DataError(
-                    f"{told} {source.key['question_id'][0]}, as the exam that was given has them"
-                ) from error
+                raise DataError(_foreign_id_message(ids["question_id"], number, column, source)) from error
             raise DataError(
-                f"{told} Law/test/17; for another exam give --dataset or --exam as well"
+                f"{source.path} row {number}: {column} {bounded_repr(text)} is not an id such as Law/test/17;"
+                " for another exam give --dataset or --exam as well"
             ) from error
         rows.append((text, subject.name, subject.supercategory, split, row))
     schema = {
@@ -186,6 +184,19 @@ def _questions_by_id(table: pl.DataFrame, column: str, source: RunSource) -> pl.
         "row": pl.Int32,
     }
     return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def _foreign_id_message(ids: pl.Series, number: int, column: str, source: RunSource) -> str:
+    """Of ids that are neither all the exam's nor all KMMLU's: which one the exam does not have. ``number``:
+    the first row that is not KMMLU's.
+    """
+    assert source.key is not None
+    foreign = ~ids.is_in(source.key["question_id"].implode())
+    row = number if foreign[number] else foreign.arg_max() or 0
+    return (
+        f"{source.path} row {row}: {column} {bounded_repr(ids[row])} is not in the dataset or exam that was"
+        f" given, whose ids are such as {source.key['question_id'][0]}"
+    )
 
 
 def _read_column(table: pl.DataFrame, name: str, source: RunSource) -> LetterColumn:

@@ -153,5 +153,23 @@ def test_another_exam_s_table_with_its_questions(tmp_path: Path) -> None:
     (run,) = load_run_argument(str(path), key)
     assert run.frame["prediction"].to_list() == ["E", "B"] and run.frame["num_options"].to_list() == [5, 4]
     path.write_text("question_id,answer,m\n가나다/test/0,A,5\n", encoding="utf-8")
-    with pytest.raises(DataError, match="'가나다/test/0' is not an id such as e/test/0, as the exam"):
+    with pytest.raises(DataError, match=r"row 0: question_id '가나다/test/0' is not in .* such as e/test/0"):
+        load_run_argument(str(path), key)
+
+
+@pytest.mark.parametrize("foreign", ["e/test/9", "Law/test/3"])
+def test_one_foreign_id_among_an_exam_s_own_is_the_one_that_is_named(tmp_path: Path, foreign: str) -> None:
+    key = pl.DataFrame(
+        {
+            "question_id": ["e/test/0", "e/test/1"],
+            "subject": "세무",
+            "supercategory": "e",
+            "split": "test",
+            "row": [0, 1],
+            "answer": ["D", "A"],
+        }
+    )
+    path = tmp_path / "t.csv"
+    path.write_text(f"question_id,answer,m\ne/test/0,D,A\n{foreign},B,B\ne/test/1,A,B\n", encoding="utf-8")
+    with pytest.raises(DataError, match=f"row 1: question_id '{foreign}' is not in the dataset or exam"):
         load_run_argument(str(path), key)
