@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from kmmlu_fast.command.flags import build_config
-from kmmlu_fast.core.errors import ConfigError, EngineError, RunError, TrainError
+from kmmlu_fast.core.errors import ConfigError, EngineError, TrainError
 from kmmlu_fast.core.notes import log_as_warnings
 
 if TYPE_CHECKING:
@@ -84,17 +84,11 @@ def load_run(source: str | Path) -> Run:
 
     Raises ``RunError`` or ``DataError`` if there is no run, or if a table holds several and none is named.
     """
-    from kmmlu_fast.runs.loading import load_run_argument, name_first_run
+    from kmmlu_fast.runs.loading import load_run_argument, only_run
 
-    runs = load_run_argument(str(source), prefix=True)
-    if len(runs) > 1:
-        names = ", ".join(run.name for run in runs[:5])
-        raise RunError(
-            f"{source}: holds {len(runs)} runs ({names}, ...); name one, as"
-            f" {name_first_run(str(source), runs)}"
-        )
-    log_as_warnings(runs[0].notes)
-    return runs[0]
+    run = only_run(str(source), load_run_argument(str(source), prefix=True))
+    log_as_warnings(run.notes)
+    return run
 
 
 def _as_run(run: Run | str | Path) -> Run:

@@ -89,9 +89,15 @@ def load_run_argument(
     return read_foreign_runs(RunSource(argument=argument, path=path, choice=choice, key=key, split=split))
 
 
-def name_first_run(argument: str, runs: list[Run]) -> str:
-    """How to name the first of the runs that an argument holds."""
-    return runs[0].source if is_published_argument(argument) else f"{argument}:{runs[0].name}"
+def only_run(argument: str, runs: list[Run]) -> Run:
+    """The one run that an argument holds; RunError, with how to name one, if it holds several."""
+    if len(runs) == 1:
+        return runs[0]
+    names = ", ".join(run.name for run in runs[:5]) + (", ..." if len(runs) > 5 else "")
+    first = f"{argument.removesuffix(':*')}:{runs[0].name}"
+    if is_published_argument(argument):
+        first = runs[0].source
+    raise RunError(f"{argument}: holds {len(runs)} runs ({names}); name one, such as {first}")
 
 
 def run_input_files(arguments: list[str]) -> list[Path]:

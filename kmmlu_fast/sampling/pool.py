@@ -20,7 +20,7 @@ from kmmlu_fast.data.default_exam import DEFAULT_EXAM
 from kmmlu_fast.data.exam import Exam
 from kmmlu_fast.data.exam_source import ExamSource
 from kmmlu_fast.data.subjects import SUBJECTS
-from kmmlu_fast.runs.loading import load_run_argument, name_first_run
+from kmmlu_fast.runs.loading import load_run_argument, only_run
 from kmmlu_fast.runs.run import Run, fill_prediction_columns
 from kmmlu_fast.sampling.config import SampleFlags
 
@@ -90,14 +90,7 @@ def read_weakness_source(arguments: Sequence[str], strategy: str, exam: Exam | N
 
 def _load_source_run(argument: str, strategy: str, exam: Exam | None) -> Run:
     """The one run of an argument, if it can show where a model is weak on the exam (default: KMMLU)."""
-    runs = load_run_argument(argument)
-    if len(runs) != 1:
-        names = ", ".join(run.name for run in runs[:5])
-        raise ConfigError(
-            f"--from {argument}: holds {len(runs)} runs ({names}, ...); name one, such as"
-            f" {name_first_run(argument, runs)}"
-        )
-    (run,) = runs
+    run = only_run(argument, load_run_argument(argument))
     if exam is not None and exam.name != DEFAULT_EXAM:
         if run.exam != exam.name and run.predictions is not None:
             raise ConfigError(

@@ -112,8 +112,9 @@ def test_a_report_and_what_holds_several_runs(
         pl.col("prediction").alias("m1"),
     )
     rows.with_columns(pl.col("m1").alias("m2")).write_csv(table)
-    with pytest.raises(KmmluError, match=r"holds 2 runs .* name one"):
-        load_run(table)
+    for source in (str(table), f"{table}:*"):
+        with pytest.raises(KmmluError, match=r"holds 2 runs \(m1, m2\); name one, such as .*table\.csv:m1$"):
+            load_run(source)
     assert load_run(f"{table}:m2").correct == base.correct
 
 

@@ -40,6 +40,7 @@ def test_what_cannot_be_planned_is_one_line(capsys: pytest.CaptureFixture[str]) 
         ("--difference", "40"): "give a smaller one",
         ("a", "b"): "give one run",
         ("runs/none",): "does not exist",
+        ("published:*",): "holds 8 runs",  # not the first of them
         ("--difference", "0"): "--difference",
         ("--questions", "0"): "--questions",
     }

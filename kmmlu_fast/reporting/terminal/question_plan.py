@@ -20,7 +20,7 @@ from kmmlu_fast.analysis.planning import (
 from kmmlu_fast.analysis.sequential.betting import ALPHA
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.reporting.config import PlanConfig
-from kmmlu_fast.runs.loading import load_all_runs
+from kmmlu_fast.runs.loading import load_all_runs, only_run
 from kmmlu_fast.runs.run import Run
 
 KMMLU_QUESTIONS = 35_030
@@ -69,7 +69,7 @@ def plan_lines(config: PlanConfig) -> list[str]:
 def _load_base(config: PlanConfig) -> Run | None:
     if len(config.base) > 1:
         raise ConfigError(f"{' '.join(config.base)}: give one run, the base's")
-    return load_all_runs(config.base)[0] if config.base else None
+    return only_run(config.base[0], load_all_runs(config.base)) if config.base else None
 
 
 def _choose_discordance(config: PlanConfig, run: Run | None) -> tuple[float, str]:
