@@ -74,13 +74,13 @@ def load_run_argument(
 ) -> list[Run]:
     """The runs of one argument; RunError or DataError if there are none, naming what is allowed."""
     if is_published_argument(argument):
-        return read_published_runs(argument, key)
+        return read_published_runs(argument, key, split)
     text, choice = split_run_argument(argument)
     path = expand_path(text, "run")
     if not run_path_exists(text):
         raise RunError(
             f"{argument}: does not exist; give a run directory, an lm-eval output, an inspect log, a score"
-            " file, or a predictions table (FILE.csv, or FILE.csv:COLUMN)"
+            " file, a predictions table (FILE.csv, or FILE.csv:COLUMN), or published:NAME"
         )
     if path.is_dir() and (path / "config.json").is_file():
         if choice is not None:

@@ -132,7 +132,7 @@ def _resolve_run_name(argument: str, known: list[FinishedRun], folder: Path) -> 
     names = ", ".join(dict.fromkeys(run.name for run in known)) or "none"
     raise RunError(
         f"{argument}: does not exist, and is not a run in {folder} (names there: {names}); give a run"
-        " directory or one of these names"
+        " directory, one of these names, or published:NAME"
     )
 
 

@@ -131,9 +131,8 @@ def _unknown_name_message(argument: str) -> str:
     runs = [each.name for each in load_published_answers().runs]
     models = sorted({each.model for each in load_published_figures()})
     known = {name.lower(): name for name in runs} | {_short_name(model): model for model in models}
-    near = difflib.get_close_matches(_published_name(argument).rpartition("/")[2], known, n=1)
+    wanted = _published_name(argument)
+    near = difflib.get_close_matches(wanted.rpartition("/")[2], known, n=1)
     hint = f", did you mean {PUBLISHED_PREFIX}{known[near[0]]}?" if near else ""
-    return (
-        f"{argument}: nothing published has this name{hint}; runs with answers are {', '.join(runs)};"
-        f" figures alone, {', '.join(models)}"
-    )
+    told = f"{argument}: nothing published has this name{hint}" if wanted else f"{argument} names nothing"
+    return f"{told}; runs with answers are {', '.join(runs)}; figures alone, {', '.join(models)}"

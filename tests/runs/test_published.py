@@ -41,6 +41,8 @@ def test_an_unknown_model_names_the_nearest_and_all() -> None:
         ConfigError, match=r"did you mean published:phi-4\?; runs with answers are phi-3-mini, "
     ):
         find_published_runs("published:fhi-4")
+    with pytest.raises(ConfigError, match=r"^published: names nothing; runs with answers are phi-3-mini, "):
+        find_published_runs("published:")
     assert not is_published_argument("runs/published")
 
 

@@ -1,8 +1,8 @@
 """Public answers that ship with the package, as runs.
 
 In: ``published:NAME``, and the dataset's frame if there is one. Out: ``Run``s over KMMLU's test questions;
-ConfigError for a name of nothing or of a figure alone, RunError if the dataset has another key. Knows nothing
-of statistics.
+ConfigError for a name of nothing or of a figure alone, and for another split; RunError if the dataset has
+another key. Knows nothing of statistics.
 """
 
 from __future__ import annotations
@@ -25,13 +25,17 @@ from kmmlu_fast.runs.readers.source import RunSource
 from kmmlu_fast.runs.run import Run
 
 
-def read_published_runs(argument: str, key: pl.DataFrame | None = None) -> list[Run]:
+def read_published_runs(argument: str, key: pl.DataFrame | None = None, split: str = "test") -> list[Run]:
     """The runs of the argument. ``key``: question_id and answer of the dataset whose texts are shown."""
     published = find_published_runs(argument)
     if not published:
         raise ConfigError(
-            f"{argument}: is a figure, its answers are not known; only compare takes it, beside a run:"
+            f"{argument}: only a figure is known, not the answers; compare sets it beside a run:"
             f" kmmlu-fast compare RUN {argument}"
+        )
+    if split != "test":
+        raise ConfigError(
+            f"{argument}: has answers to {PUBLISHED_EXAM}'s test split; leave out --split {split}"
         )
     runs = [_read_published_run(each) for each in published]
     if key is not None and "answer" in key.columns:

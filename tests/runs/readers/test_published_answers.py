@@ -64,5 +64,10 @@ def test_another_dataset_under_the_same_ids_is_refused() -> None:
 
 
 def test_a_figure_is_not_a_run() -> None:
-    with pytest.raises(ConfigError, match="its answers are not known; only compare takes it"):
+    with pytest.raises(ConfigError, match="not the answers; compare sets it beside a run"):
         load_run_argument("published:gpt-4o")
+
+
+def test_another_split_is_not_answered_with_test() -> None:
+    with pytest.raises(ConfigError, match="has answers to KMMLU's test split; leave out --split dev"):
+        load_all_runs(["published:phi-4"], split="dev")
