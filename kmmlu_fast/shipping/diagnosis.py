@@ -52,7 +52,8 @@ class Measurements:
     generated: TextStatistics | None = None
     reference_generated: TextStatistics | None = None
     refused: str = ""  # why it could not be asked
-    exhausted: str = ""  # the dataset, if it has no more questions than were asked
+    dataset: str = ""  # --dataset
+    available: int = 0  # questions that it has; 0: not known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,8 +114,9 @@ def _ask_more(found: Measurements, letters: LetterComparison, margin_pp: float) 
     """How many questions would bring the bound to the margin, and where to find them."""
     wanted = letters.questions_for(margin_pp / 100)
     number = f"about {wanted:,}" if wanted else "more"
-    if found.exhausted:
-        return f"all of --dataset {found.exhausted} was asked: {number} questions of another one would tell"
+    if found.available and found.available < (wanted or letters.questions + 1):
+        has = f"--dataset {found.dataset} has {found.available:,} questions"
+        return f"{has}, {number} would tell: give another one"
     return f"ask {number} --questions"
 
 

@@ -100,8 +100,7 @@ class ReleaseGate:
         )
         self.style = config.prompt_style or self.source.adapter.prompt_style or "lm-eval"
         self._tokenizer, self._stops = reference_tokenizer(self.source), read_stop_ids(self.source)
-        korean, more = _korean_questions(config)
-        self._exhausted = "" if more else config.dataset
+        korean, self._available = _korean_questions(config)
         self._prompts = make_gate_prompts([*korean, *_english_questions()], self.style, self._tokenizer)
         self._korean = len(korean)
         self._answers: tuple[_Reference, LetterComparison | None] | None = None
@@ -115,7 +114,7 @@ class ReleaseGate:
         """Compare the artefact's files, then its answers."""
         reference, _ = self._reference()  # first: a base on the hub has its weights here only then
         measured = _compare_files(artefact, self.source, self._tokenizer, self._stops, self._prompts)
-        measured = replace(measured, exhausted=self._exhausted)
+        measured = replace(measured, dataset=self._config.dataset, available=self._available)
         return _check_artefact(artefact, measured, reference, self._config)
 
     def _reference(self) -> tuple[_Reference, LetterComparison | None]:
@@ -139,8 +138,8 @@ def check_release(config: CheckConfig) -> GateReport:
     return GateReport(source=gate.source, style=gate.style, checked=tuple(checked), trained=gate.trained)
 
 
-def _korean_questions(config: CheckConfig) -> tuple[list[Question], bool]:
-    """The questions to ask, and whether the dataset has more."""
+def _korean_questions(config: CheckConfig) -> tuple[list[Question], int]:
+    """The questions to ask, and how many the dataset has."""
     frame = read_frame(config.dataset, "test")
     log_as_warnings(frame.notes)
     everything = permute_questions(kmmlu_questions_from_frame(frame.value), config.seed)
@@ -149,7 +148,7 @@ def _korean_questions(config: CheckConfig) -> tuple[list[Question], bool]:
         raise ConfigError(
             f"--dataset {config.dataset}, --questions {config.questions}: at least 2 are needed"
         )
-    return questions, len(questions) < len(everything)
+    return questions, len(everything)
 
 
 def _english_questions() -> list[Question]:

@@ -104,12 +104,12 @@ def test_undecided_says_how_many_questions_would_tell_and_where_they_are() -> No
     letters = replace(GOOD, divergence=0.01, key_change=0.001, key_change_error=0.01)
     found = Measurements(quantisation="Q8_0", letters=letters)
     assert "; ask about 3,400 --questions, or allow a wider --margin" in diagnose(found, 0.5).sentence
-    found = replace(found, exhausted="sample")
-    assert (
-        "all of --dataset sample was asked: about 3,400 questions of another" in diagnose(found, 0.5).sentence
-    )
-    beyond = replace(letters, key_change=-0.006)
-    assert "; ask more --questions" in diagnose(replace(BASE, letters=beyond), 0.5).sentence
+    few = "; --dataset sample has 2,000 questions, about 3,400 would tell: give another one, or allow"
+    assert few in diagnose(replace(found, dataset="sample", available=2000), 0.5).sentence
+    assert "; ask about 3,400" in diagnose(replace(found, dataset="sample", available=3400), 0.5).sentence
+    beyond = replace(found, letters=replace(letters, key_change=-0.006), dataset="sample")
+    assert "; ask more --questions" in diagnose(replace(beyond, available=201), 0.5).sentence
+    assert "has 200 questions, more would tell" in diagnose(replace(beyond, available=200), 0.5).sentence
 
 
 ROUNDED = weights(on_grid(Q, 0.66), on_grid(K, 0.94), on_grid(K + "2", 0.75), float32_bytes=1_072_000_000)
