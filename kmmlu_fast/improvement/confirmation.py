@@ -23,9 +23,10 @@ from kmmlu_fast.data.default_exam import DEFAULT_EXAM
 from kmmlu_fast.data.exam_source import find_exam_sources
 from kmmlu_fast.engines.options import EngineOptions
 from kmmlu_fast.improvement.config import ImproveConfig
-from kmmlu_fast.improvement.selection import SPLIT
 from kmmlu_fast.improvement.workers import Workers
 from kmmlu_fast.runs.run import Run
+
+_SPLIT = "test"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,20 +51,16 @@ def choose_rival_examples(config: ImproveConfig) -> int:
     if not wanted:
         return 0
     (source,) = find_exam_sources([DEFAULT_EXAM], config.dataset, config.dataset_revision)
-    subjects = {question.subject for question in source.read_questions(SPLIT).value}
+    subjects = {question.subject for question in source.read_questions(_SPLIT).value}
     counts = Counter(question.subject for question in source.read_questions("dev").value)
     fewest = min(sorted(subjects), key=lambda name: counts[name])
     most = counts[fewest]
     if most >= wanted:
         return wanted
+    has = f"{source.label} has {most} dev question{'' if most == 1 else 's'} of {fewest}"
     if "fewshot_rival" in config.model_fields_set:
-        raise ConfigError(
-            f"--fewshot-rival {wanted}: {source.label} has {most} dev questions of {fewest}; give at most"
-            f" {most}, or 0 to do without"
-        )
-    log_note(
-        f"note: {source.label} has {most} dev questions of {fewest}: --fewshot-rival is {most}, not {wanted}"
-    )
+        raise ConfigError(f"--fewshot-rival {wanted}: {has}; give at most {most}, or 0 to do without")
+    log_note(f"note: {has}: --fewshot-rival is {most}, not {wanted}")
     return most
 
 
@@ -76,7 +73,7 @@ def confirm_winner(
     """Ask base and adapters (by name) on test until it is decided which is better, and the base with examples
     on the same questions.
     """
-    common = {**engine_settings(config), "split": "test", "output_dir": config.output_dir / "runs"}
+    common = {**engine_settings(config), "split": _SPLIT, "output_dir": config.output_dir / "runs"}
     limit = {} if config.max_questions is None else {"max_questions": config.max_questions}
     base, *tuned = workers.evaluate(
         {

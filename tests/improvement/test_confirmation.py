@@ -49,6 +49,15 @@ def test_more_examples_than_there_are_end_the_search_before_it_starts(tmp_path: 
         run_search(config_of(tmp_path, fewshot_rival=5), NoWorkers())
 
 
+def test_the_subjects_that_count_are_those_of_test(tmp_path: Path) -> None:
+    data = make_dataset(tmp_path / "kmmlu") / "data"
+    (data / "Law-train.csv").unlink()
+    path = data / "Law-dev.csv"
+    path.write_text("".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:2]), encoding="utf-8")
+    with pytest.raises(ConfigError, match="has 1 dev question of Law; give at most 1, or 0"):
+        choose_rival_examples(make_config(tmp_path, data.parent, fewshot_rival=3))
+
+
 def test_the_search_ends_with_as_many_examples_as_there_are(tmp_path: Path) -> None:
     pytest.importorskip("optuna", reason="the extra [improve] is not installed")
     data = make_dataset(tmp_path / "kmmlu", dev=2)
