@@ -237,13 +237,17 @@ def _soundness(entry: Entry) -> str:
         return [share for shares in rows for n, share in shares.items() if int(n) != 35_030]
 
     claims, covers = cells("type_one"), cells("coverage")
-    others = [*cells("foreign"), *cells("forms")]
+    others, other_covers = [*cells("foreign"), *cells("forms")], cells("foreign_coverage")
     within = "all" if entry.get("ok", entry["type_one_within"]) else "not all"
     foreign = f", {max(others):.1%} in the worst of {len(others)} in other worlds" if others else ""
+    beside = (
+        f", in other worlds in {min(other_covers):.1%} to {max(other_covers):.1%}" if other_covers else ""
+    )
     return (
         f"claims where there is nothing to claim: {max(claims):.1%} in the worst of {len(claims)}"
-        f" cells{foreign}, {within} within 5 % and two standard errors; 95 % intervals hold the truth in"
-        f" {min(covers):.1%} to {max(covers):.1%} ([all of it](statistics.md))"
+        f" cells below full size{foreign}, {within} within 5 % and two standard errors; 95 % intervals hold"
+        f" the truth in {min(covers):.1%} to {max(covers):.1%}{beside}"
+        " ([all of it, full size too](statistics.md))"
     )
 
 

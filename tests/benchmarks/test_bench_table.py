@@ -101,6 +101,7 @@ def test_the_statistics_page_gets_the_simulated_shares(tmp_path: Path) -> None:
         "coverage": {"micro": {"45": 0.969, "35030": 0.9}},
         "power": {},
         "foreign": {"log score, cooled": {"225": 0.015}},
+        "foreign_coverage": {"macro, cooled": {"225": 0.92, "35030": 0.85}},
         "simulated": 1000,
         "type_one_within": True,
     }
@@ -110,10 +111,9 @@ def test_the_statistics_page_gets_the_simulated_shares(tmp_path: Path) -> None:
         page.write_text(f"{bench_table.BEGIN}\n{bench_table.END}\n")
     flags = [word for name, page in pages.items() for word in (f"--{name}", str(page))]
     assert bench_table.main([str(next(tmp_path.glob("*.json"))), *flags]) == 0
-    assert (
-        "4.0% in the worst of 2 cells, 1.5% in the worst of 1 in other worlds, all within"
-        in pages["pages"].read_text()
-    )
+    line = pages["pages"].read_text()
+    assert "4.0% in the worst of 2 cells below full size, 1.5% in the worst of 1 in other worlds, all" in line
+    assert "hold the truth in 96.9% to 96.9%, in other worlds in 92.0% to 92.0% ([all of it, full" in line
     text = pages["statistics"].read_text()
     assert "| | 45 | 35,030 |" in text and "| micro | 2.2 | 5.1 |" in text and "| macro | 4.0 | – |" in text
     assert "| micro | 96.9 | 90.0 |" in text
