@@ -47,8 +47,8 @@ if [ ! -x .venv/bin/python ]; then
   echo "setup: creating .venv with $("$python" --version)"
   "$python" -m venv .venv
   if ! .venv/bin/python -c 'import pip, sys; sys.exit(int(pip.__version__.split(".")[0]) < 26)'; then
-    pip install -q --no-deps --no-compile --require-hashes -r requirements/pip.txt 2>/dev/null ||
-      echo "setup: no source has the pip of requirements/pip.txt; with Python's own it takes longer"
+    pip install -qq --no-deps --no-compile --require-hashes -r requirements/pip.txt ||
+      echo "setup: the pip of requirements/pip.txt was not installed, for pip's reason above; Python's own takes longer"
   fi
 fi
 

@@ -149,3 +149,14 @@ def test_the_two_sets_do_not_mix(project: Path) -> None:
         assert done.returncode == 2 and "do not mix: rm -rf .venv && bash scripts/setup.sh gpu" in done.stderr
     finally:
         shutil.rmtree(project / ".venv")
+
+
+def test_why_the_newer_pip_was_not_installed_is_told(project: Path) -> None:
+    """A file that is not the one with the pinned hash must not pass for one that no source has."""
+    try:
+        done = setup(project, "cpu", KMMLU_SETUP_ANYWAY="1")
+    finally:
+        shutil.rmtree(project / ".venv", ignore_errors=True)
+    if "requirements/pip.txt" in done.stdout:  # else Python brings a new one
+        assert "was not installed, for pip's reason above" in done.stdout
+        assert "No matching distribution found for pip==" in done.stderr
