@@ -49,13 +49,14 @@ def import_libraries(kind: str) -> None:
             importlib.import_module(name)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PartsProcess:
     """A forked process that runs parts until one fails."""
 
     pid: int
     tasks: int
     answers: int
+    has_ended: bool = False  # and was waited for: its id may be another's by now
 
     def run(self, task: dict[str, Any]) -> tuple[dict[str, Any], bool]:
         """What a part ended with, and whether the process goes on: not after a part that failed."""
@@ -67,6 +68,7 @@ class PartsProcess:
                 return answer, answer["exit_code"] == 0
             ended, status, usage = os.wait4(self.pid, os.WNOHANG)
             if ended:
+                self.has_ended = True
                 code = os.waitstatus_to_exitcode(status)
                 return {"exit_code": code, "cpu_sec": usage.ru_utime + usage.ru_stime}, False
 
@@ -74,7 +76,7 @@ class PartsProcess:
         """No more parts: kill the process if it is still there."""
         os.close(self.tasks)
         os.close(self.answers)
-        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+        if not self.has_ended:
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
 

@@ -17,6 +17,7 @@ import pytest
 from bench import common, gpu_commands, gpu_engine, gpu_needs, gpu_parts, gpu_visit
 from bench.gpu_needs import PARTS, Part
 from bench.gpu_visit import NOT_MEASURED, GpuConfig, Visit, WarmProcess, chosen_parts, run_limited
+from bench.gpu_warm import PartsProcess
 from kmmlu_fast.core.errors import ConfigError, EngineError
 from kmmlu_fast.engines.vllm.engine import EngineSettings
 from kmmlu_fast.machine.gpus import Gpu
@@ -157,6 +158,27 @@ def test_parts_share_a_process_until_one_fails_and_some_have_their_own(tmp_path:
     assert pids[0] == pids[2] == pids[3] and len({*pids}) == 3
     assert [answer["exit_code"] == 0 for answer in answers[1::2]] == [True, True, True, False, True]
     assert '"machine"' in (tmp_path / "3").read_text() and not (tmp_path / "4").read_text()
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_only_a_process_that_is_still_there_is_killed(killed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The id of one that was waited for may be another's by then."""
+    (tasks_out, tasks_in), (answers_out, answers_in) = os.pipe(), os.pipe()
+    child = subprocess.Popen(["sleep", "600"])
+    process = PartsProcess(child.pid, tasks_in, answers_out)
+    if killed:
+        child.kill()
+    else:
+        os.write(answers_in, b'{"exit_code": 1, "cpu_sec": 0}\n')
+    assert process.run({})[0]["exit_code"] == (-9 if killed else 1)
+    signals: list[int] = []
+    kill = os.kill
+    monkeypatch.setattr(os, "kill", lambda pid, number: (signals.append(number), kill(pid, number)))
+    process.end()
+    assert signals == ([] if killed else [9])
+    child.returncode = -9  # reaped there
+    os.close(tasks_out)
+    os.close(answers_in)
 
 
 def test_an_answer_about_a_task_that_was_given_up_belongs_to_no_other() -> None:
