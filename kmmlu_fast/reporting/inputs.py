@@ -69,7 +69,8 @@ def _name_exam(run: Run, questions: pl.DataFrame | None, config: PairsConfig) ->
     if exam is None or questions is None:
         return run
     if run.predictions is None:
-        known = set(run.scores["subject"]) <= set(questions["subject"])
+        sizes = dict(questions.group_by("subject").len().iter_rows())
+        known = all(total <= sizes.get(name, 0) for name, total in run.scores["subject", "total"].iter_rows())
     else:
         known = run.predictions["question_id"].is_in(questions["question_id"].implode()).all()
     if not known:

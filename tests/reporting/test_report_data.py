@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from made_runs import loaded, predictions, run_directory
 from tiny import make_tiny_adapter
 
-from kmmlu_fast import compare
+from kmmlu_fast import compare, report
 from kmmlu_fast.analysis.comparison import compare_pair
 from kmmlu_fast.analysis.endpoints import compare_endpoints
 from kmmlu_fast.analysis.exam_comparison import exam_rows
@@ -346,3 +346,18 @@ def test_a_table_is_of_the_exam_whose_questions_it_answers(
     argv = [*map(str, tables), "--exam", str(exam)]
     assert compare.run_compare_command(argv) == 0, capsys.readouterr().err
     assert "own" in capsys.readouterr().out
+
+
+def test_scores_of_more_questions_than_an_exam_has_are_not_of_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An exam of one's own may have a subject with the name of one of KMMLU's."""
+    exam, scores = tmp_path / "own.jsonl", tmp_path / "scores.csv"
+    rows = [{"question": f"{i} + 1?", **dict(zip("ABCD", "1234", strict=True))} for i in range(40)]
+    write_jsonl(exam, [{**row, "answer": "B", "subject": "Math"} for row in rows])
+    argv = [str(scores), "--exam", str(exam), "--output", str(tmp_path / "page.html"), "--overwrite"]
+    scores.write_text("subject,correct,total\nMath,20,40\n", encoding="utf-8")
+    assert report.run_report_command(argv) == 0, capsys.readouterr().err
+    scores.write_text("subject,correct,total\nMath,100,300\n", encoding="utf-8")
+    assert report.run_report_command(argv) == 2
+    assert "none of the runs is of it; they are of kmmlu" in capsys.readouterr().err
