@@ -313,7 +313,7 @@ def render_soundness(entry: Entry) -> str:
     foreign = ", half in worlds that nothing was tuned to, a quarter in those of written form"
     parts = [
         f"`{entry['command']}`, {entry['time_utc'][:10]}: {entry['simulated']:,} simulated pairs per cell"
-        f"{foreign if entry.get('worlds') else ''}, a tenth of them at full size; log-probabilities were"
+        f"{foreign if entry.get('worlds') else ''}, fewer of them at full size; log-probabilities were"
         " stored in half of them. Splits are not given under 200 questions."
     ]
     if entry.get("worlds"):

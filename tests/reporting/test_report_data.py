@@ -36,7 +36,9 @@ from kmmlu_fast.evaluation import engine_agreement
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.session import run_evaluation
 from kmmlu_fast.prompting.rotations import ALL, rotation_shifts
+from kmmlu_fast.reporting.config import CompareConfig
 from kmmlu_fast.reporting.early_pairs import shared_question_order
+from kmmlu_fast.reporting.inputs import load_runs
 from kmmlu_fast.reporting.terminal.summary import print_summary
 from kmmlu_fast.reporting.wording.language import get_translator
 from kmmlu_fast.reporting.wording.verdict import verdict_lines
@@ -345,7 +347,9 @@ def test_a_table_is_of_the_exam_whose_questions_it_answers(
         path.write_text("\n".join(["question_id,m", *cells, ""]), encoding="utf-8")
     argv = [*map(str, tables), "--exam", str(exam)]
     assert compare.run_compare_command(argv) == 0, capsys.readouterr().err
-    assert "own" in capsys.readouterr().out
+    capsys.readouterr()
+    run, _ = load_runs(parse_config(CompareConfig, argv, "compare"), at_least=2)[0]
+    assert (run.exam, run.total) == ("own", 40)
 
 
 def test_scores_of_more_questions_than_an_exam_has_are_not_of_it(
