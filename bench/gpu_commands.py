@@ -102,7 +102,7 @@ def exit_code_of(body: Callable[[], Any]) -> int:
     try:
         return int(body() or 0)
     except SystemExit as error:
-        return error.code if isinstance(error.code, int) else 1
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
     except BaseException:
         traceback.print_exc()
         return 1

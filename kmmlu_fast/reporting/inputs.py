@@ -48,7 +48,7 @@ def load_runs(
     """
     questions = load_questions_frame(config)
     runs = load_all_runs(resolve_run_paths(config), questions, config.split, prefix)
-    runs = drop_other_bases([_name_exam(run, questions, config) for run in runs], config.base)
+    runs = drop_other_bases(_name_exam(runs, questions, config), config.base)
     if len(runs) < at_least:
         wanted = "a base and at least one other, such as base lora" if at_least > 1 else "one, such as base"
         given = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
@@ -63,20 +63,25 @@ def load_runs(
     return runs, questions
 
 
-def _name_exam(run: Run, questions: pl.DataFrame | None, config: PairsConfig) -> Run:
+def _name_exam(runs: list[Run], questions: pl.DataFrame | None, config: PairsConfig) -> list[Run]:
     """A table says of no exam that it is of; it is of the one whose questions it answers."""
-    exam = None if run.kind not in ("table", "scores") or questions is None else resolve_exam(config)
+    exam = None if questions is None else resolve_exam(config)
     if exam is None or questions is None:
-        return run
-    if run.predictions is None:
-        sizes = dict(questions.group_by("subject").len().iter_rows())
-        known = all(total <= sizes.get(name, 0) for name, total in run.scores["subject", "total"].iter_rows())
-    else:
-        known = run.predictions["question_id"].is_in(questions["question_id"].implode()).all()
-    if not known:
-        return run
+        return runs
+    ids, sizes = questions["question_id"].implode(), dict(questions.group_by("subject").len().iter_rows())
     named = {"name": exam.name, "title": exam.title or exam.name, "licence": exam.licence}
-    return replace(run, config={**run.config, "exam": named})
+
+    def answers_it(run: Run) -> bool:
+        if run.predictions is not None:
+            return bool(run.predictions["question_id"].is_in(ids).all())
+        return all(total <= sizes.get(name, 0) for name, total in run.scores["subject", "total"].iter_rows())
+
+    return [
+        replace(run, config={**run.config, "exam": named})
+        if run.kind in ("table", "scores") and answers_it(run)
+        else run
+        for run in runs
+    ]
 
 
 def load_recipe_groups(
@@ -85,8 +90,7 @@ def load_recipe_groups(
     """--group's recipes: name -> its runs; ConfigError if one has another exam than the base."""
     groups = {}
     for name, arguments in parse_recipe_groups(config).items():
-        loaded = load_all_runs(arguments, questions, config.split)
-        groups[name] = [_name_exam(run, questions, config) for run in loaded]
+        groups[name] = _name_exam(load_all_runs(arguments, questions, config.split), questions, config)
         for run in groups[name]:
             if run.exam != base.exam:
                 raise ConfigError(
