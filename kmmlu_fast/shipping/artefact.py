@@ -110,6 +110,8 @@ def open_artefact(spec: str, base_url: str | None) -> Artefact:
             raise ConfigError(f"{spec}: holds GGUF files; name them, such as {inside[0]}")
         model = resolve_model(spec)
         return Artefact(name=path.name, kind="directory", path=path.resolve(), model=model)
+    if path.is_file():
+        raise ModelError(f"{spec}: is a file, and no GGUF file; give a GGUF file or a model directory")
     if base_url is not None:
         return Artefact(name=spec, kind="server", path=None, model=None, base_url=base_url)
     raise ModelError(f"{spec}: no such file or directory; for a model that a server offers give --base-url")

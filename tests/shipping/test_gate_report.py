@@ -8,7 +8,10 @@ from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
-from kmmlu_fast.shipping.artefact import Artefact
+import pytest
+
+from kmmlu_fast.core.errors import ModelError
+from kmmlu_fast.shipping.artefact import Artefact, open_artefact
 from kmmlu_fast.shipping.diagnosis import Measurements, diagnose
 from kmmlu_fast.shipping.gate import CheckedArtefact, GateReport
 from kmmlu_fast.shipping.gate_report import gate_json, gate_junit, gate_lines
@@ -42,3 +45,10 @@ def test_a_fault_fails_its_case() -> None:
 def test_undecided_is_not_safe() -> None:
     found = report(TextComparison(texts=9, different=0))
     assert not found.is_safe and ElementTree.fromstring(gate_junit(found)).get("failures") == "1"
+
+
+def test_a_file_that_is_no_gguf_is_told_as_what_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"x")
+    with pytest.raises(ModelError, match="is a file, and no GGUF file"):
+        open_artefact(str(path), None)
