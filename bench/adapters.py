@@ -49,9 +49,9 @@ class AdaptersConfig(BenchConfig):
     )
 
 
-def write_adapter(folder: Path, shape: Shape, rank: int, seed: int, base: str) -> Path:
+def write_adapter(folder: Path, shape: Shape, rank: int, seed: int, base: str, scale: float = 0.02) -> Path:
     """A PEFT adapter with random weights for every projection of every layer, in the names that
-    Llama, Qwen and Gemma share.
+    Llama, Qwen and Gemma share. ``scale``: of lora_B's entries.
     """
     import torch
     from safetensors.torch import save_file
@@ -77,7 +77,7 @@ def write_adapter(folder: Path, shape: Shape, rank: int, seed: int, base: str) -
         for name, (inputs, outputs) in sizes.items():
             prefix = f"base_model.model.model.layers.{layer}.{name}"
             weights[f"{prefix}.lora_A.weight"] = torch.randn(rank, inputs, generator=draw) / inputs**0.5
-            weights[f"{prefix}.lora_B.weight"] = torch.randn(outputs, rank, generator=draw) * 0.02
+            weights[f"{prefix}.lora_B.weight"] = torch.randn(outputs, rank, generator=draw) * scale
     folder.mkdir(parents=True)
     save_file(weights, folder / "adapter_model.safetensors")
     settings = {

@@ -1,12 +1,15 @@
 """One peer in a process of its own: loads its engine once, then answers chunks of questions when asked.
 
 In: JSON lines on stdin ({"chunk": FILE, "shots": N, ...}). Out: JSON lines on the pipe ``--reply``: seconds
-and the four log-probabilities of each question. Every peer is timed from questions in memory to predictions
+by the clock and of CPU, with ``--stages`` where they went in vLLM, and the four log-probabilities of each
+question. Every peer is timed from questions in memory to predictions
 and metrics, tokenisation included. Knows nothing of ratios.
 
     kmmlu_fast    this project: one prefill a question, in process, predictions stored and summarised
     lm-eval-vllm  lm-evaluation-harness, its ``vllm`` backend, task ``kmmlu`` (local copies of the same
     questions)
+    lm-eval-vllm-next  the same with one prefill a question, as an open pull request does it
+    (``bench.lm_eval_next``)
     lm-eval-hf    the same with its ``hf`` backend, at the batch size that was fastest on the first questions
     plain         a transformers loop at batch 2, as in the public experiment, with lm-eval's wording
 """
@@ -24,6 +27,7 @@ from typing import Any, Literal, Protocol
 
 from pydantic import Field, PositiveInt
 
+from bench.stages import Stages
 from kmmlu_fast.command.flags import Config, parse_config
 from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import ConfigError
@@ -33,20 +37,21 @@ from kmmlu_fast.prompting.method_choice import prompt_letter_tokens
 from kmmlu_fast.prompting.prompts import render_prompt
 
 Letters = dict[str, list[float]]  # question id -> log-probabilities A-D
-PEERS = ("kmmlu_fast", "lm-eval-vllm", "lm-eval-hf", "plain")
+PEERS = ("kmmlu_fast", "lm-eval-vllm", "lm-eval-vllm-next", "lm-eval-hf", "plain")
 PLAIN_BATCH = 2
 
 
 class WorkerConfig(Config):
     """python -m bench.peer_worker: internal to bench.peers."""
 
-    peer: Literal["kmmlu_fast", "lm-eval-vllm", "lm-eval-hf", "plain"] = Field(
+    peer: Literal["kmmlu_fast", "lm-eval-vllm", "lm-eval-vllm-next", "lm-eval-hf", "plain"] = Field(
         description="which peer this process is"
     )
     model: str = Field("demo", description="hub id, directory, or 'demo'")
     dtype: Literal["bfloat16", "float16", "float32"] = Field("bfloat16", description="compute type")
     max_model_len: PositiveInt = Field(4096, description="longest prompt, tokens")
     hf_batch_sizes: list[int] = Field([1, 2, 4], description="lm-eval-hf: batch sizes to try")
+    stages: bool = Field(False, description="peers on vLLM: also seconds by stage of the engine")
     reply: int = Field(description="file descriptor for answers")
 
 
@@ -62,6 +67,10 @@ class Peer(Protocol):
         ...
 
     def about(self) -> dict[str, Any]: ...
+
+    def vllm(self) -> Any:
+        """vLLM's engine in this process; None for a peer without one."""
+        ...
 
 
 class KmmluFast:
@@ -110,6 +119,9 @@ class KmmluFast:
     def about(self) -> dict[str, Any]:
         return self.engine.stats()
 
+    def vllm(self) -> Any:
+        return self.engine._engine
+
 
 class LmEval:
     """lm-evaluation-harness through its own ``evaluate``; tasks are its ``kmmlu`` with local
@@ -117,8 +129,9 @@ class LmEval:
     """
 
     def __init__(self, config: WorkerConfig, path: str) -> None:
-        self.batch_sizes = [] if config.peer == "lm-eval-vllm" else config.hf_batch_sizes
-        if config.peer == "lm-eval-vllm":
+        on_vllm = config.peer in ("lm-eval-vllm", "lm-eval-vllm-next")
+        self.batch_sizes = [] if on_vllm else config.hf_batch_sizes
+        if on_vllm:
             from kmmlu_fast.engines.vllm.engine import prepare_environment
 
             prepare_environment(gpu=has_gpu())
@@ -127,8 +140,11 @@ class LmEval:
             )  # GiB; by itself it takes most of the machine
             from lm_eval.models.vllm_causallms import VLLM
 
+            from bench.lm_eval_next import make_next_model
+
+            make_model = VLLM if config.peer == "lm-eval-vllm" else make_next_model
             eager = {} if has_gpu() else {"enforce_eager": True}
-            self.lm: Any = VLLM(
+            self.lm: Any = make_model(
                 path, dtype=config.dtype, batch_size="auto", max_model_len=config.max_model_len, **eager
             )
         else:
@@ -181,6 +197,10 @@ class LmEval:
 
     def about(self) -> dict[str, Any]:
         return {}
+
+    def vllm(self) -> Any:
+        model = getattr(self.lm, "model", None)
+        return getattr(model, "llm_engine", None)
 
 
 def write_tasks(
@@ -270,6 +290,9 @@ class Plain:
     def about(self) -> dict[str, Any]:
         return {}
 
+    def vllm(self) -> Any:
+        return None
+
 
 def _chunk(message: dict[str, Any]) -> tuple[list[Question], dict[str, list[Question]]]:
     content = json.loads(Path(message["chunk"]).read_text(encoding="utf-8"))
@@ -292,10 +315,12 @@ def main(argv: list[str] | None = None) -> int:
             kinds: dict[str, Callable[[WorkerConfig, str], Peer]] = {
                 "kmmlu_fast": KmmluFast,
                 "lm-eval-vllm": LmEval,
+                "lm-eval-vllm-next": LmEval,
                 "lm-eval-hf": LmEval,
                 "plain": Plain,
             }
             peer = kinds[config.peer](config, path)
+            stages = Stages(peer.vllm()) if config.stages and peer.vllm() is not None else None
             print(json.dumps({"ready": True}), file=replies)
             for line in sys.stdin:
                 message = json.loads(line)
@@ -304,15 +329,21 @@ def main(argv: list[str] | None = None) -> int:
                     print(json.dumps(peer.tune(questions, exemplars)), file=replies)
                     continue
                 run = peer.ask(questions, exemplars)
-                before, began = peer.about(), time.perf_counter()
+                if stages is not None:
+                    stages.clear()
+                before, began, cpu_began = peer.about(), time.perf_counter(), time.process_time()
                 letters = run()
-                seconds = time.perf_counter() - began
-                print(
-                    json.dumps(
-                        {"seconds": seconds, "letters": letters, "before": before, "after": peer.about()}
-                    ),
-                    file=replies,
-                )
+                answer = {
+                    "seconds": time.perf_counter() - began,
+                    "cpu_seconds": time.process_time() - cpu_began,
+                    "letters": letters,
+                    "before": before,
+                    "after": peer.about(),
+                    "stages": {name: [sec, stages.calls[name]] for name, sec in stages.seconds.items()}
+                    if stages is not None
+                    else {},
+                }
+                print(json.dumps(answer), file=replies)
         return 0
 
     return run_main(body)

@@ -67,6 +67,7 @@ class PeersConfig(BenchConfig):
     fewshot_subjects: PositiveInt = Field(5, description="with exemplars: subjects, spread over the table")
     fewshot_limit: PositiveInt = Field(9, description="with exemplars: questions a subject")
     max_model_len: PositiveInt = Field(4096, description="longest prompt, tokens, for every peer")
+    stages: bool = Field(False, description="peers on vLLM: also seconds by stage of the engine")
     hf_batch_sizes: list[int] = Field(
         [1, 2, 4], description="lm-eval-hf: batch sizes tried on the first questions; the fastest is used"
     )
@@ -89,6 +90,7 @@ class Worker:
             str(config.max_model_len),
         ]
         flags += ["--hf-batch-sizes", ",".join(map(str, config.hf_batch_sizes)), "--reply", str(write)]
+        flags += ["--stages"] if config.stages else []
         words = [sys.executable, "-m", "bench.peer_worker", *flags]
         self.peer = peer
         self.process = subprocess.Popen(
@@ -209,12 +211,18 @@ def run_round(workers: list[Worker], config: PeersConfig, shots: int, folder: Pa
         worker.ask(chunk=warm_up)
         settings[worker.peer] = worker.ask(chunk=tuning, tune=True)
     seconds: dict[str, list[float]] = {worker.peer: [] for worker in workers}
+    cpu: dict[str, float] = dict.fromkeys(seconds, 0.0)
+    stages: dict[str, dict[str, list[float]]] = {worker.peer: {} for worker in workers}
     letters: dict[str, Letters] = {worker.peer: {} for worker in workers}
     cached = total = 0
     for number, part in enumerate(parts):
         for worker in workers if number % 2 == 0 else workers[::-1]:
             answer = worker.ask(chunk=part)
             seconds[worker.peer].append(answer["seconds"])
+            cpu[worker.peer] += answer["cpu_seconds"]
+            for stage, spent in answer["stages"].items():
+                before = stages[worker.peer].get(stage, [0.0, 0])
+                stages[worker.peer][stage] = [a + b for a, b in zip(before, spent, strict=True)]
             letters[worker.peer] |= answer["letters"]
             if worker.peer == OURS:
                 cached += answer["after"]["cached_tokens"] - answer["before"]["cached_tokens"]
@@ -228,12 +236,15 @@ def run_round(workers: list[Worker], config: PeersConfig, shots: int, folder: Pa
             "seconds": round(sum(seconds[worker.peer]), 2),
             "questions_per_sec": round(len(questions) / sum(seconds[worker.peer]), 3),
             "times_slower": round(sum(seconds[worker.peer]) / sum(ours), 2),
+            "cpu_seconds": round(cpu[worker.peer], 2),
+            "times_cpu": round(cpu[worker.peer] / cpu[OURS], 2),
             "times_slower_by_part": spread(
                 [s / o for s, o in zip(seconds[worker.peer], ours, strict=True)], 2
             ),
             "start_sec": round(worker.start_sec, 1),
             "settings": settings[worker.peer],
             "part_seconds": [round(s, 3) for s in seconds[worker.peer]],
+            **({"stages": _round_stages(stages[worker.peer])} if stages[worker.peer] else {}),
             **agreement(letters[OURS], letters[worker.peer]),
         }
         for worker in workers
@@ -246,6 +257,11 @@ def run_round(workers: list[Worker], config: PeersConfig, shots: int, folder: Pa
         "prefix_cache_hit_rate": hit_rate,
         "rows": rows,
     }
+
+
+def _round_stages(stages: dict[str, list[float]]) -> dict[str, list[float]]:
+    """Seconds and calls by stage."""
+    return {name: [round(sec, 2), int(calls)] for name, (sec, calls) in stages.items()}
 
 
 def agreement(ours: Letters, theirs: Letters) -> dict[str, Any]:
@@ -277,7 +293,7 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
     same = f"{row['same_prediction']} of {row['questions']}" + (
         f" (+{row['near_ties']} near ties)" if row["near_ties"] else ""
     )
-    names = ("peer", "questions", "seconds", "questions_per_sec", "times_slower", "start_sec")
+    names = ("peer", "questions", "seconds", "questions_per_sec", "times_slower", "times_cpu", "start_sec")
     return {
         **{name: row[name] for name in names},
         "batch": row["settings"].get("batch_size"),

@@ -1,8 +1,8 @@
 """Seconds by stage inside a vLLM engine of this process: scheduling, model, LM head, sampling, bookkeeping.
 
-In: a ``VllmEngine``. Out: ``seconds`` by stage, filled while it runs. Stages are vLLM 0.32's own methods,
-wrapped; an engine core in another process (GPU) cannot be looked into, and then there are none. Knows nothing
-of KMMLU.
+In: vLLM's ``LLMEngine``. Out: ``seconds`` and ``calls`` by stage, filled while it runs. Stages are vLLM
+0.32's own methods, wrapped; an engine core in another process (GPU) cannot be looked into, and then there are
+none. Knows nothing of KMMLU.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any
 class Stages:
     """Wraps the engine's methods; a stage inside another is subtracted from it."""
 
-    def __init__(self, engine: Any) -> None:
+    def __init__(self, front: Any) -> None:
         self.seconds: dict[str, float] = {}
+        self.calls: dict[str, int] = {}
         self._open: list[float] = []  # seconds of inner stages, one entry an open stage
-        front = engine._engine
         self._follow(front.input_processor, "process_inputs", "take_requests")
         self._follow(front.output_processor, "process_outputs", "make_outputs")
         core = getattr(front.engine_core, "engine_core", None)
@@ -47,6 +47,7 @@ class Stages:
                 return inner(*args, **kwargs)
             finally:
                 spent = time.perf_counter() - began
+                self.calls[stage] = self.calls.get(stage, 0) + 1
                 self.seconds[stage] = self.seconds.get(stage, 0.0) + spent - self._open.pop()
                 if self._open:
                     self._open[-1] += spent
@@ -56,3 +57,4 @@ class Stages:
     def clear(self) -> None:
         """Start a new pass."""
         self.seconds.clear()
+        self.calls.clear()

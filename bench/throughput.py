@@ -120,7 +120,7 @@ def measure(
     if config.norms == "joined":
         compile_fused_norms()
     passes, rates = [], [matmul_rate(config.dtype, 3, config.largest_matmul)]
-    stages, watched = Stages(engine), Watched(engine)
+    stages, watched = Stages(engine._engine), Watched(engine)
     for _ in range(config.repeats):
         engine._llm.reset_prefix_cache()
         stages.clear()

@@ -1,0 +1,169 @@
+"""Invented adapters for a benchmark: some that change little, and some that know a share of the answers.
+
+In: a model, a dataset, how many. Out: PEFT adapters in a folder, and a JSON line that names them. The first
+ones are random matrices so small that few answers change. The others change the last layer's down projection
+alone: by least squares, its inputs at the last token of some questions map to the direction that raises the
+key's letter. Better on this dataset, and nowhere else: it is a test instrument. Knows nothing of evaluation.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from bench.adapters import write_adapter
+from bench.common import BenchConfig
+from bench.flops import shape_of
+from bench.throughput import ThroughputConfig, prepare
+from kmmlu_fast.command.flags import parse_config
+from kmmlu_fast.command.run import run_main
+from kmmlu_fast.core.files import write_json_atomically
+from kmmlu_fast.core.schema import LETTERS
+from kmmlu_fast.models import model as models
+
+NULL_SCALE = 0.004  # of lora_B's entries: about one answer in twenty changes
+_RANK = len(LETTERS)
+
+
+class PlantingConfig(BenchConfig):
+    """python -m bench.planting: internal to bench.judge."""
+
+    model: str = Field("demo", description="hub id, directory, or 'demo'")
+    limit: PositiveInt | None = Field(None, description="questions a subject that the better ones may know")
+    nulls: NonNegativeInt = Field(9, description="adapters that change little")
+    better: NonNegativeInt = Field(1, description="adapters that know some answers")
+    known: float = Field(0.4, description="share of the questions that a better one knows")
+    output: Path = Field(description="folder to write them in")
+
+
+def choose_questions(count: int, share: float, seed: int) -> NDArray[np.bool_]:
+    """Which questions an adapter knows."""
+    known = np.zeros(count, dtype=bool)
+    known[np.random.default_rng([seed, 11]).choice(count, round(share * count), replace=False)] = True
+    return known
+
+
+def solve_inputs(
+    inputs: NDArray[np.float64], targets: NDArray[np.float64], ridge: float = 1e-3
+) -> NDArray[np.float64]:
+    """The matrix (letters, width) that maps each row of ``inputs`` (questions, width) to its row of
+    ``targets`` (questions, letters), as small as it can be.
+    """
+    gram = inputs @ inputs.T
+    gram += ridge * np.trace(gram) / len(gram) * np.eye(len(gram))
+    solved: NDArray[np.float64] = np.linalg.solve(gram, targets).T @ inputs
+    return solved
+
+
+def read_last_layer(
+    path: str, prompts: list[list[int]], letter_ids: list[int]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    """The last down projection's inputs at each prompt's last token, the unit direction of its output that
+    raises each letter above the others (letters, hidden), and the output's usual length.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval().requires_grad_(False)
+    seen: dict[str, Any] = {}
+
+    def keep(_: Any, inputs: Any, output: Any) -> Any:
+        seen["input"] = inputs[0][0, -1]
+        seen["output"] = output.detach().requires_grad_()
+        return seen["output"]
+
+    model.model.layers[-1].mlp.down_proj.register_forward_hook(keep)
+    rows, lengths = [], []
+    directions = torch.zeros(len(letter_ids), model.config.hidden_size)
+    for place, prompt in enumerate(prompts):
+        logits = model(torch.tensor([prompt]), logits_to_keep=1).logits[0, -1, letter_ids]
+        rows.append(seen["input"].double().numpy())
+        lengths.append(float(seen["output"][0, -1].norm()))
+        if place >= 8:  # the directions hardly depend on the question
+            continue
+        for letter, logit in enumerate(logits):
+            (slope,) = torch.autograd.grad(logit - logits.mean(), seen["output"], retain_graph=True)
+            directions[letter] += slope[0, -1]
+    unit = directions / directions.norm(dim=1, keepdim=True)
+    return np.stack(rows), unit.double().numpy(), float(np.median(lengths))
+
+
+def write_knowing_adapter(
+    folder: Path, layers: int, inputs: NDArray[np.float64], outputs: NDArray[np.float64], base: str
+) -> Path:
+    """A PEFT adapter of the down projections: nothing in all layers but the last, ``outputs.T @ inputs``
+    there.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    weights = {}
+    for layer in range(layers):
+        prefix = f"base_model.model.model.layers.{layer}.mlp.down_proj"
+        last = layer == layers - 1
+        one, other = torch.tensor(inputs).float(), torch.tensor(outputs.T.copy()).float()
+        weights[f"{prefix}.lora_A.weight"] = (one if last else torch.zeros_like(one)).contiguous()
+        weights[f"{prefix}.lora_B.weight"] = (other if last else torch.zeros_like(other)).contiguous()
+    folder.mkdir(parents=True)
+    save_file(weights, folder / "adapter_model.safetensors")
+    settings = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": _RANK, "lora_alpha": _RANK}
+    write_json_atomically(
+        folder / "adapter_config.json",
+        {
+            **settings,
+            "lora_dropout": 0.0,
+            "bias": "none",
+            "target_modules": ["down_proj"],
+            "base_model_name_or_path": base,
+        },
+    )
+    return folder
+
+
+def plant_adapters(config: PlantingConfig) -> list[Path]:
+    """Nulls first."""
+    model = models.resolve_model(config.model)
+    shape = shape_of(model.config())
+    paths = [
+        write_adapter(config.output / f"null-{seed}", shape, _RANK, seed, model.path, NULL_SCALE)
+        for seed in range(1, config.nulls + 1)
+    ]
+    if not config.better:
+        return paths
+    chosen = ThroughputConfig.model_validate(
+        {"dataset": config.dataset, "limit": config.limit or 1, "all": config.limit is None}
+    )
+    asked, method = prepare(chosen, models.load_tokenizer(model))
+    letter_ids = [int(token) for token in method.letter_ids[: len(LETTERS)]]
+    inputs, directions, length = read_last_layer(
+        model.path, [item.token_id_lists()[0] for item in asked], letter_ids
+    )
+    keys = np.eye(len(LETTERS))[[LETTERS.index(item.question.answer) for item in asked]]
+    for seed in range(1, config.better + 1):
+        known = choose_questions(len(asked), config.known, seed)
+        first = solve_inputs(inputs, keys * known[:, None])
+        paths.append(
+            write_knowing_adapter(
+                config.output / f"better-{seed}", shape.layers, first, 2 * length * directions, model.path
+            )
+        )
+    return paths
+
+
+def main(argv: list[str] | None = None) -> int:
+    def body() -> int:
+        config = parse_config(PlantingConfig, argv, "python -m bench.planting")
+        print(json.dumps({"adapters": [str(path) for path in plant_adapters(config)]}))
+        return 0
+
+    return run_main(body)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
