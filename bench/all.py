@@ -23,6 +23,7 @@ from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import ConfigError, KmmluError
 
 Entry = dict[str, Any]
+_NEXT = "lm-eval-vllm-next"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,26 @@ def _times(entry: Entry, name: str) -> float | None:
     return float(row["times_cpu_sec"]) if row else None
 
 
+def _peer(entry: Entry, peer: str, shots: int) -> float | None:
+    """How many times as much CPU time a peer takes; of records without CPU time, by the clock."""
+    rounds = [found for found in entry["rounds"] if found["num_fewshot"] == shots]
+    row: Entry = next((row for found in rounds for row in found["rows"] if row["peer"] == peer), {})
+    value = row.get("times_cpu", row.get("times_slower"))
+    return None if value is None else float(value)
+
+
+def _decisions(entry: Entry, exam: str | None = None) -> float | None:
+    """Decisions per minute, times lm-eval's today; of the small exam, or of the named one."""
+    wanted = exam or entry["rows"][0]["exam"]
+    value = _row(entry, exam=wanted, way="kmmlu_fast, until decided").get("times_lm_eval")
+    return None if value is None else float(value)
+
+
+def _growth(entry: Entry, what: str) -> float | None:
+    value = _row(entry, what=what).get("growth")
+    return None if value is None else float(value)
+
+
 def _command(entry: Entry, begins: str, unit: str) -> float | None:
     row = next((row for row in entry["rows"] if row["what"].startswith(begins)), None)
     if row is None:
@@ -106,6 +127,31 @@ ROUND: dict[str, tuple[list[str], tuple[Figure, ...]]] = {
         (
             Figure("a swap, s", lambda e: _largest(e, "swap_sec"), 2.0),
             Figure("pass with an adapter / base, CPU", lambda e: _largest(e, "times_base_cpu"), 1.02),
+        ),
+    ),
+    "many_adapters": (
+        ["--adapters", "40", "--questions", "180"],
+        (
+            Figure("summary and verdicts, growth", lambda e: _growth(e, "summary and verdicts"), 1.3),
+            Figure("until decided, growth", lambda e: _growth(e, "until decided"), 1.3),
+            Figure("an adapter more, MiB", lambda e: e["mib_per_adapter"], 2.0),
+        ),
+    ),
+    "peers": (
+        [
+            *("--peers", "kmmlu_fast,lm-eval-vllm-next", "--limit", "1", "--chunks", "1"),
+            *("--fewshot-subjects", "2", "--fewshot-limit", "6"),
+        ],
+        (
+            Figure("lm-eval next / ours, CPU", lambda e: _peer(e, _NEXT, 0), 1.5, at_least=True),
+            Figure("lm-eval next / ours, five-shot, CPU", lambda e: _peer(e, _NEXT, 5), 3.0, at_least=True),
+        ),
+    ),
+    "judge": (
+        ["--adapters", "3", "--limit", "1"],
+        (
+            Figure("decisions per minute / lm-eval's", _decisions, 25.0, at_least=True),
+            Figure("the same on KMMLU, computed", lambda e: _decisions(e, "KMMLU"), 25.0, at_least=True),
         ),
     ),
     "training": (

@@ -2,8 +2,9 @@
 
 In: a model, a dataset, how many. Out: PEFT adapters in a folder, and a JSON line that names them. The first
 ones are random matrices so small that few answers change. The others change the last layer's down projection
-alone: by least squares, its inputs at the last token of some questions map to the direction that raises the
-key's letter. Better on this dataset, and nowhere else: it is a test instrument. Knows nothing of evaluation.
+alone: by least squares, its inputs at the last token of the known questions map to the direction that raises
+the key's letter. Better on this dataset, and nowhere else: it is a test instrument. Knows nothing of
+evaluation.
 """
 
 from __future__ import annotations
@@ -25,10 +26,13 @@ from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.files import write_json_atomically
 from kmmlu_fast.core.schema import LETTERS
+from kmmlu_fast.machine.device import has_gpu
+from kmmlu_fast.machine.host import best_cpu_dtype
 from kmmlu_fast.models import model as models
 
 NULL_SCALE = 0.004  # of lora_B's entries: about one answer in twenty changes
 _RANK = len(LETTERS)
+_SLOPES = 3  # prompts that the directions are taken from: they hardly depend on the question
 
 
 class PlantingConfig(BenchConfig):
@@ -70,7 +74,8 @@ def read_last_layer(
     import torch
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval().requires_grad_(False)
+    dtype = torch.bfloat16 if has_gpu() else getattr(torch, best_cpu_dtype())
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype).eval().requires_grad_(False)
     seen: dict[str, Any] = {}
 
     def keep(_: Any, inputs: Any, output: Any) -> Any:
@@ -82,10 +87,10 @@ def read_last_layer(
     rows, lengths = [], []
     directions = torch.zeros(len(letter_ids), model.config.hidden_size)
     for place, prompt in enumerate(prompts):
-        logits = model(torch.tensor([prompt]), logits_to_keep=1).logits[0, -1, letter_ids]
+        logits = model(torch.tensor([prompt]), logits_to_keep=1).logits[0, -1, letter_ids].float()
         rows.append(seen["input"].double().numpy())
-        lengths.append(float(seen["output"][0, -1].norm()))
-        if place >= 8:  # the directions hardly depend on the question
+        lengths.append(float(seen["output"][0, -1].detach().norm()))
+        if place >= _SLOPES:
             continue
         for letter, logit in enumerate(logits):
             (slope,) = torch.autograd.grad(logit - logits.mean(), seen["output"], retain_graph=True)
@@ -141,13 +146,13 @@ def plant_adapters(config: PlantingConfig) -> list[Path]:
     )
     asked, method = prepare(chosen, models.load_tokenizer(model))
     letter_ids = [int(token) for token in method.letter_ids[: len(LETTERS)]]
-    inputs, directions, length = read_last_layer(
-        model.path, [item.token_id_lists()[0] for item in asked], letter_ids
-    )
-    keys = np.eye(len(LETTERS))[[LETTERS.index(item.question.answer) for item in asked]]
     for seed in range(1, config.better + 1):
         known = choose_questions(len(asked), config.known, seed)
-        first = solve_inputs(inputs, keys * known[:, None])
+        chosen_items = [asked[place] for place in np.flatnonzero(known)]
+        prompts = [item.token_id_lists()[0] for item in chosen_items]
+        inputs, directions, length = read_last_layer(model.path, prompts, letter_ids)
+        keys = np.eye(len(LETTERS))[[LETTERS.index(item.question.answer) for item in chosen_items]]
+        first = solve_inputs(inputs, keys - keys.mean(axis=0))
         paths.append(
             write_knowing_adapter(
                 config.output / f"better-{seed}", shape.layers, first, 2 * length * directions, model.path

@@ -71,12 +71,15 @@ def read_entries(files: list[Path]) -> dict[str, Entry]:
 
 
 def _replaces(entry: Entry, before: Entry, name: str) -> bool:
-    """The newer one; among peers a trial on fewer questions does not replace a measurement on more."""
+    """The newer one; a trial on fewer questions or adapters does not replace a measurement on more."""
     sizes = [_questions(each, name) for each in (entry, before)]
     return (sizes[0], entry["time_utc"]) >= (sizes[1], before["time_utc"])
 
 
 def _questions(entry: Entry, name: str) -> int:
+    """Questions asked, of benchmarks whose quick form is a trial; 0 of others."""
+    if entry["bench"] in ("judge", "many_adapters"):
+        return int(entry["questions"] * entry["adapters"])
     rounds = entry["rounds"] if entry["bench"] == "peers" else []
     asked = [found for found in rounds if name.startswith(f"peers-{found['num_fewshot']}")]
     return max((row.get("questions", 0) for found in asked for row in found["rows"]), default=0)
@@ -93,6 +96,8 @@ def _names(entry: Entry) -> list[str]:
         return [f"adapters-{mode}" for mode in {row["mode"] for row in entry["rows"]} - {"base"}]
     if entry["bench"] == "decide":
         return [_decide_name(entry)]
+    if entry["bench"] == "many_adapters":
+        return [f"many-adapters-{entry['engine']}"]
     return [str(entry["bench"])]
 
 
@@ -119,6 +124,35 @@ def _peers(shots: int) -> Callable[[Entry], str]:
         return f"{times} faster than {' / '.join(row['peer'] for row in others)}; {same}"
 
     return line
+
+
+def _judge(entry: Entry) -> str:
+    """Decisions per minute of each way, and how many times lm-eval's today the first one's are."""
+    parts = []
+    for exam in dict.fromkeys(row["exam"] for row in entry["rows"]):
+        rows = [row for row in entry["rows"] if row["exam"] == exam]
+        told = ", ".join(
+            f"{row['way']} {row['decisions_per_min']:g}" + (" (computed)" if row["got"] == "computed" else "")
+            for row in rows
+        )
+        times = rows[0]["times_lm_eval"]
+        parts.append(f"{exam}: {told}" + (f"; {times:.0f}x lm-eval" if times else ""))
+    early = next(iter(entry["verdicts"].values()))
+    verdicts = ", ".join(f"{count} {name}" for name, count in early.items() if count)
+    return (
+        f"{entry['adapters']} adapters, {entry['better']} truly better, {entry['questions']:,} questions:"
+        f" {verdicts} within {entry['margin_pp']:g} pp. {'. '.join(parts)}"
+    )
+
+
+def _many(entry: Entry) -> str:
+    growth = ", ".join(f"{row['what']} {row['growth']:.2f}" for row in entry["rows"] if row["growth"])
+    return (
+        f"{entry['adapters']} adapters, {entry['questions']:,} questions, {entry['engine']} engine:"
+        f" {entry['adapter_sec']['first quarter']:.2f} s each at first,"
+        f" {entry['adapter_sec']['last quarter']:.2f} s at last, {entry['mib_per_adapter']:.1f} MiB each;"
+        f" growth (1: in proportion): {growth}"
+    )
 
 
 def _whole(entry: Entry) -> str:
@@ -256,8 +290,11 @@ LINES: tuple[tuple[str, str, Callable[[Entry], str]], ...] = (
     ("peers-5", "five-shot, the same questions", _peers(5)),
     ("peers-0-qwen2-0.5b", "zero-shot, random weights in the shape of Qwen2.5-0.5B", _peers(0)),
     ("peers-whole", "whole commands, from the shell to the result", _whole),
+    ("judge", "decisions per minute: is each of ten adapters better than the base?", _judge),
     ("start", "from the command to the first answers", _start),
     ("adapters-swap", "another adapter in the same engine", _swap),
+    ("many-adapters-vllm", "many adapters of one base, written into the engine", _many),
+    ("many-adapters-fake", "many adapters of one base, an engine that answers at once", _many),
     ("shared", "a question asked several times", _shared),
     ("throughput", "share of the device's matmul rate", _throughput),
     ("scale", "replicas on Ray, a core each", _scale),

@@ -1,0 +1,37 @@
+"""bench.planting: what the better adapter knows. No model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from bench import planting
+
+
+def test_known_inputs_are_mapped_to_their_targets_and_others_hardly() -> None:
+    draw = np.random.default_rng(0)
+    inputs, others = draw.normal(size=(20, 400)), draw.normal(size=(20, 400))
+    targets = np.eye(4)[draw.integers(0, 4, 20)]
+    solved = planting.solve_inputs(inputs, targets)
+    assert solved.shape == (4, 400)
+    assert np.abs(inputs @ solved.T - targets).max() < 0.02
+    assert np.abs(others @ solved.T).mean() < 0.1
+
+
+def test_the_share_of_known_questions_is_kept_and_differs_by_seed() -> None:
+    one, other = (planting.choose_questions(180, 0.4, seed) for seed in (1, 2))
+    assert one.sum() == other.sum() == 72 and (one != other).any()
+
+
+def test_the_knowing_adapter_changes_the_last_layer_alone(tmp_path: Path) -> None:
+    inputs, outputs = np.arange(8, dtype=np.float64).reshape(4, 2), np.ones((4, 3), dtype=np.float64)
+    folder = planting.write_knowing_adapter(tmp_path / "better", 2, inputs, outputs, "base")
+    weights = load_file(folder / "adapter_model.safetensors")
+    prefix = "base_model.model.model.layers.{}.mlp.down_proj.lora_{}.weight"
+    changes = [weights[prefix.format(layer, "B")] @ weights[prefix.format(layer, "A")] for layer in (0, 1)]
+    assert not changes[0].any() and np.allclose(changes[1], outputs.T @ inputs)
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    assert settings["r"] == settings["lora_alpha"] == 4 and settings["target_modules"] == ["down_proj"]
