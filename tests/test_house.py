@@ -48,7 +48,7 @@ TESTED_ELSEWHERE = {
     ),
     "through evaluations (tests/evaluation/test_session.py, early_stopping/test_*.py)": (
         "evaluation/open_engines evaluation/plan evaluation/questions"
-        " evaluation/early_stopping/decisions evaluation/early_stopping/passes"
+        " evaluation/early_stopping/passes"
         " evaluation/early_stopping/record"
     ),
     "through prompts and chain of thought (tests/prompting/test_cot.py, test_methods.py, tests/evaluation)": (

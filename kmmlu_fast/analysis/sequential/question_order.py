@@ -106,16 +106,19 @@ def decide_on_answers(
     ahead: bool | None = None,
     population: Population = "like",
     equal_alpha: float | None = None,
+    stream: AnswerStream | None = None,
 ) -> Decision:
     """Second against first, as of the question that decided it; if undecided, as of the last that both have.
 
     ``population``: whether the verdict is about questions like these, or about exactly these N.
     ``equal_alpha``: the level of "equal", if it is not ``alpha``.
     ``ahead``: whether the first run was complete before the second started; default: if it is complete.
+    ``stream``: ``stream_of_answers`` of these arguments, if it is known: it does not depend on the levels.
     """
     total = len(order)
     n = min(len(first), len(second))
-    stream = stream_of_answers(order, first, second, ahead)
+    if stream is None:
+        stream = stream_of_answers(order, first, second, ahead)
     if population == "like":
         decision = decide_like(stream, alpha, margin, equal_alpha)
         at = decision.decided_at

@@ -7,11 +7,13 @@ be asked. A function of the stored answers, so a restart decides the same. Asks 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from kmmlu_fast.analysis.planning import forecast_answers
 from kmmlu_fast.analysis.sequential.betting import ALPHA, UNDECIDED, Decision
+from kmmlu_fast.analysis.sequential.control_variate import AnswerStream
 from kmmlu_fast.analysis.sequential.question_order import (
     OrderedAnswers,
     QuestionOrder,
@@ -27,6 +29,19 @@ from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.early_stopping.passes import ModelStateProgress
 from kmmlu_fast.evaluation.early_stopping.record import draw_interval_line, round_to_two_digits
 from kmmlu_fast.runs.run import Run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ComparedAnswers:
+    """An adapter's answers against the base's: what every level of its test needs, and costs most of it."""
+
+    count: int
+    asked_in: QuestionOrder  # the order of asking then
+    order: QuestionOrder  # along which they are compared
+    first: OrderedAnswers
+    second: OrderedAnswers
+    ahead: bool  # whether the base was complete before
+    stream: AnswerStream
 
 
 class InterimDecisions:
@@ -47,6 +62,7 @@ class InterimDecisions:
         self.shown: dict[str, str] = {}  # interval at the last look
         self._looked: dict[str, int] = {}  # questions at the last look
         self._cache: dict[tuple[str, int, float, float], Decision] = {}
+        self._streams: dict[str, _ComparedAnswers] = {}  # of the last look
         self._config, self._finished = config, finished
         self._margin = config.margin / 100 or None
 
@@ -115,35 +131,58 @@ class InterimDecisions:
         n = self._looked[state.name]
         if n >= min(self.most, decision.total):
             return ""
-        order, first, second, ahead = self._compared_answers(state)
-        answers = forecast_answers(
-            stream_of_answers(order, first, second, ahead), decision.alpha, self._margin
-        )
+        stream = self._compared_answers(state).stream
+        answers = forecast_answers(stream, decision.alpha, self._margin)
         if answers is None or answers > self.most:
             return f"may take all {self.most:,}"
         return f"about {round_to_two_digits(answers - n):,} more"
 
-    def _compared_answers(
-        self, state: ModelStateProgress
-    ) -> tuple[QuestionOrder, OrderedAnswers, OrderedAnswers, bool]:
-        """The order, the base's and the adapter's answers along it, whether the base was complete before."""
-        base, n = self.states[0], self._count_answers(state)
+    def _compared_answers(self, state: ModelStateProgress) -> _ComparedAnswers:
+        """Kept until the adapter has more answers: in Holm's procedure each decision changes the levels of
+        all others, and to compute every stream anew takes time with the square of the number of adapters.
+        """
+        count = self._count_answers(state)
+        known = self._streams.get(state.name)
+        if known is None or known.count != count or known.asked_in is not self.order:
+            known = self._streams[state.name] = self._compare_answers(state, count)
+        return known
+
+    def _compare_answers(self, state: ModelStateProgress, n: int) -> _ComparedAnswers:
+        base, order = self.states[0], self.order
         # Not if the base became complete in this session: the decision must not depend on the look sizes.
         ahead = base.sink is None
         if self.order.weights is not None and state.sink is None:
-            frames = (self._finished["base"].frame, self._finished[state.name].frame)
-            one, other = (answers_in_order(self._uniform, frame) for frame in frames)
-            return self._uniform, one, other, ahead
-        first = self.state_answers(base) if ahead else self.state_answers(base, n)
-        return self.order, first, self.state_answers(state, n), ahead
+            order = self._uniform
+            first = answers_in_order(order, self._finished["base"].frame)
+            second = answers_in_order(order, self._finished[state.name].frame)
+        else:
+            first = self.state_answers(base) if ahead else self.state_answers(base, n)
+            second = self.state_answers(state, n)
+        return _ComparedAnswers(
+            count=n,
+            asked_in=self.order,
+            order=order,
+            first=first,
+            second=second,
+            ahead=ahead,
+            stream=stream_of_answers(order, first, second, ahead),
+        )
 
     def _decide_state(self, state: ModelStateProgress, alpha: float, equal_alpha: float) -> Decision:
         """The adapter compared with the base, as of the deciding question if there is one."""
         key = (state.name, self._count_answers(state), alpha, equal_alpha)
         if key not in self._cache:
-            order, first, second, ahead = self._compared_answers(state)
+            known = self._compared_answers(state)
             self._cache[key] = decide_on_answers(
-                order, first, second, alpha, self._margin, ahead, self._config.population, equal_alpha
+                known.order,
+                known.first,
+                known.second,
+                alpha,
+                self._margin,
+                known.ahead,
+                self._config.population,
+                equal_alpha,
+                known.stream,
             )
         return self._cache[key]
 
