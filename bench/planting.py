@@ -32,7 +32,7 @@ from kmmlu_fast.models import model as models
 
 NULL_SCALE = 0.004  # of lora_B's entries: about one answer in twenty changes
 _RANK = len(LETTERS)
-_SLOPES = 3  # prompts that the directions are taken from: they hardly depend on the question
+_BATCH = 12
 
 
 class PlantingConfig(BenchConfig):
@@ -79,22 +79,31 @@ def read_last_layer(
     seen: dict[str, Any] = {}
 
     def keep(_: Any, inputs: Any, output: Any) -> Any:
-        seen["input"] = inputs[0][0, -1]
+        seen["input"] = inputs[0][:, -1]
         seen["output"] = output.detach().requires_grad_()
         return seen["output"]
 
     model.model.layers[-1].mlp.down_proj.register_forward_hook(keep)
-    rows, lengths = [], []
+    rows: list[NDArray[np.float64]] = [np.empty(0)] * len(prompts)
+    lengths: list[float] = []
     directions = torch.zeros(len(letter_ids), model.config.hidden_size)
-    for place, prompt in enumerate(prompts):
-        logits = model(torch.tensor([prompt]), logits_to_keep=1).logits[0, -1, letter_ids].float()
-        rows.append(seen["input"].double().numpy())
-        lengths.append(float(seen["output"][0, -1].detach().norm()))
-        if place >= _SLOPES:
-            continue
-        for letter, logit in enumerate(logits):
-            (slope,) = torch.autograd.grad(logit - logits.mean(), seen["output"], retain_graph=True)
-            directions[letter] += slope[0, -1]
+    places = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
+    for start in range(0, len(places), _BATCH):
+        batch = places[start : start + _BATCH]
+        longest = len(prompts[batch[-1]])
+        tokens = torch.zeros(len(batch), longest, dtype=torch.long)
+        mask = torch.zeros_like(tokens)
+        for row, place in enumerate(batch):  # padded on the left: the last token is every row's last
+            tokens[row, longest - len(prompts[place]) :] = torch.tensor(prompts[place])
+            mask[row, longest - len(prompts[place]) :] = 1
+        logits = model(tokens, attention_mask=mask, logits_to_keep=1).logits[:, -1, letter_ids].float()
+        for place, values in zip(batch, seen["input"].double().numpy(), strict=True):
+            rows[place] = values
+        lengths += seen["output"][:, -1].detach().float().norm(dim=-1).tolist()
+        for letter in range(len(letter_ids)) if start == 0 else ():  # they hardly depend on the question
+            raised = (logits[:, letter] - logits.mean(dim=1)).sum()
+            (slope,) = torch.autograd.grad(raised, seen["output"], retain_graph=True)
+            directions[letter] += slope[:, -1].float().sum(dim=0)
     unit = directions / directions.norm(dim=1, keepdim=True)
     return np.stack(rows), unit.double().numpy(), float(np.median(lengths))
 
