@@ -132,8 +132,15 @@ ROUND: dict[str, tuple[list[str], tuple[Figure, ...]]] = {
     "many_adapters": (
         ["--adapters", "40", "--questions", "180"],
         (
-            Figure("summary and verdicts, growth", lambda e: _growth(e, "summary and verdicts"), 1.3),
-            Figure("until decided, growth", lambda e: _growth(e, "until decided"), 1.3),
+            Figure("summary and verdicts, growth", lambda e: _growth(e, "summary and verdicts"), 1.15),
+            Figure("until decided, growth", lambda e: _growth(e, "until decided"), 1.15),
+            Figure(
+                "the last adapter / the first, CPU",
+                lambda e: round(
+                    e["adapter_cpu_sec"]["last quarter"] / e["adapter_cpu_sec"]["first quarter"], 2
+                ),
+                1.15,
+            ),
             Figure("an adapter more, MiB", lambda e: e["mib_per_adapter"], 2.0),
         ),
     ),

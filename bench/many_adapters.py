@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,8 +43,8 @@ from kmmlu_fast.models import model as models
 from kmmlu_fast.runs.run import Run
 
 EARLY_PLACE = 5  # the adapter after which memory is read first
-FEWEST = 20
-_CHANGED = 0.1  # of the fake engine's answers, by an adapter
+FEWEST = 10
+_CHANGED = (0.1, 0.7)  # of the fake engine's answers, by an adapter: the first is soon decided
 
 
 class ManyConfig(BenchConfig):
@@ -56,7 +57,9 @@ class ManyConfig(BenchConfig):
 
 
 class SimilarEngine(FakeEngine):
-    """An adapter answers as the base does, but for one question in ten."""
+    """An adapter answers as the base does, but for some questions: few by the first, third, ... adapter,
+    many by the others, so that one half is soon decided and the other never.
+    """
 
     def _answer(self, request: Request) -> Response:
         adapter = request.adapter or self._held
@@ -64,7 +67,7 @@ class SimilarEngine(FakeEngine):
             return super()._answer(request)
         digest = hashlib.blake2b(repr((request.token_ids, adapter.name)).encode(), digest_size=8).digest()
         draw = random.Random(digest)
-        if draw.random() < _CHANGED:
+        if draw.random() < _CHANGED[int(adapter.name.rpartition("-")[2]) % 2]:
             return super()._answer(request)
         self._held, held = None, self._held
         answer = super()._answer(replace(request, adapter=None))
@@ -79,6 +82,7 @@ class Swaps(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
         self.began: list[float] = []
+        self.began_cpu: list[float] = []
         self.seconds: list[float] = []
         self.resident: list[int] = []
 
@@ -86,6 +90,7 @@ class Swaps(logging.Handler):
         before, found, after = record.getMessage().partition(": written into the running engine in ")
         if before and found:
             self.began.append(time.perf_counter())
+            self.began_cpu.append(time.process_time())
             self.seconds.append(float(after.split()[0]))
             self.resident.append(restart_peak())
 
@@ -153,12 +158,12 @@ def measure_many(config: ManyConfig, folder: Path) -> dict[str, Any]:
     note(f"many_adapters: {config.adapters} adapters, all questions")
     with watch_swaps() as swaps:
         _, runs = timed(lambda: evaluate(config.adapters, "full"))
-    steps = [after - before for before, after in zip(swaps.began, swaps.began[1:], strict=False)]
     result: dict[str, Any] = {
         "engine": config.engine,
         "adapters": config.adapters,
         "questions": len(runs[0].frame),
-        "adapter_sec": _ends(steps),
+        "adapter_sec": _ends(_steps(swaps.began)),
+        "adapter_cpu_sec": _ends(_steps(swaps.began_cpu)),
         "swap_sec": _ends(swaps.seconds),
         "resident_mib": {
             f"after {EARLY_PLACE}": round(swaps.resident[EARLY_PLACE - 1] / 2**20),
@@ -174,7 +179,7 @@ def measure_many(config: ManyConfig, folder: Path) -> dict[str, Any]:
         "shown again": (None, lambda: evaluate(config.adapters, "full")),
     }
     if config.engine == "fake":
-        early = {"until_decided": True, "margin": 5.0}
+        early = {"until_decided": True, "margin": 5.0, "order": "adaptive"}
         parts["until decided"] = (
             lambda: evaluate(quarter, "quarter", **early),
             lambda: evaluate(config.adapters, "early", **early),
@@ -193,6 +198,10 @@ def _open_fake(adapters: list[Adapter], max_model_len: int, path: str | None) ->
     return SimilarEngine()
 
 
+def _steps(times: list[float]) -> list[float]:
+    return [after - before for before, after in pairwise(times)]
+
+
 def _ends(values: list[float]) -> dict[str, float]:
     """Medians of the first and the last quarter: what grows with the number shows between them."""
     part = max(1, len(values) // 4)
@@ -207,9 +216,7 @@ def main(argv: list[str] | None = None) -> int:
         config = parse_config(ManyConfig, argv, "python -m bench.many_adapters")
         with tempfile.TemporaryDirectory() as folder:
             result = measure_many(config, Path(folder))
-        each = [
-            {"what": name, **result[name]} for name in ("adapter_sec", "swap_sec") if result[name] is not None
-        ]
+        each = [{"what": name, **result[name]} for name in ("adapter_sec", "adapter_cpu_sec", "swap_sec")]
         title = f"{result['adapters']} adapters, {result['questions']} questions, {result['engine']} engine"
         tables = [table(title, each), table("Memory, MiB", [result["resident_mib"]])]
         finish("many_adapters", config, argv, result, [*tables, table("Growth", result["rows"])])

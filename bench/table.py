@@ -149,8 +149,8 @@ def _many(entry: Entry) -> str:
     growth = ", ".join(f"{row['what']} {row['growth']:.2f}" for row in entry["rows"] if row["growth"])
     return (
         f"{entry['adapters']} adapters, {entry['questions']:,} questions, {entry['engine']} engine:"
-        f" {entry['adapter_sec']['first quarter']:.2f} s each at first,"
-        f" {entry['adapter_sec']['last quarter']:.2f} s at last, {entry['mib_per_adapter']:.1f} MiB each;"
+        f" {entry['adapter_cpu_sec']['first quarter']:.2f} s of CPU each at first,"
+        f" {entry['adapter_cpu_sec']['last quarter']:.2f} at last, {entry['mib_per_adapter']:.1f} MiB each;"
         f" growth (1: in proportion): {growth}"
     )
 
