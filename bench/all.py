@@ -130,7 +130,7 @@ ROUND: dict[str, tuple[list[str], tuple[Figure, ...]]] = {
         ),
     ),
     "many_adapters": (
-        ["--adapters", "40", "--questions", "180"],
+        ["--adapters", "24", "--questions", "90"],
         (
             Figure("summary and verdicts, growth", lambda e: _growth(e, "summary and verdicts"), 1.15),
             Figure("until decided, growth", lambda e: _growth(e, "until decided"), 1.15),
@@ -155,7 +155,7 @@ ROUND: dict[str, tuple[list[str], tuple[Figure, ...]]] = {
         ),
     ),
     "judge": (
-        ["--adapters", "3", "--limit", "1"],
+        ["--adapters", "3", "--limit", "1", "--dataset", "sample", "--peer-questions", "10"],
         (
             Figure("decisions per minute / lm-eval's", _decisions, 25.0, at_least=True),
             Figure("the same on KMMLU, computed", lambda e: _decisions(e, "KMMLU"), 25.0, at_least=True),
@@ -253,7 +253,11 @@ def main(argv: list[str] | None = None) -> int:
             began = time.perf_counter()
             own = [
                 *(arguments if config.quick else []),
-                *(["--dataset", config.dataset] if config.dataset != "auto" else []),
+                *(
+                    ["--dataset", config.dataset]
+                    if config.dataset != "auto" and "--dataset" not in arguments
+                    else []
+                ),
                 *(["--record"] if config.record else []),
                 *(["--results-dir", str(config.results_dir)] if config.results_dir != RESULTS else []),
             ]

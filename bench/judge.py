@@ -41,6 +41,7 @@ from kmmlu_fast.analysis.headline_comparison import ComparisonSettings
 from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import ConfigError, EngineError, RunError
+from kmmlu_fast.data.subjects import SUBJECTS
 from kmmlu_fast.runs.metrics import Speed
 from kmmlu_fast.runs.run import Run
 from kmmlu_fast.runs.store import load_run_directory
@@ -66,7 +67,9 @@ class JudgeConfig(BenchConfig):
     adapters: PositiveInt = Field(KMMLU_ADAPTERS, description="adapters to judge")
     better: NonNegativeInt = Field(1, description="how many of them are truly better")
     margin: float = Field(10.0, description="pp within which an adapter counts as equal in the small exam")
-    peer_limit: PositiveInt = Field(1, description="questions a subject that the peers' rates are taken on")
+    peer_questions: PositiveInt = Field(
+        45, description="questions of either exam that rates are taken on, spread over the subjects"
+    )
     peers: bool = Field(True, description="also lm-eval; --no-peers: the two commands alone")
 
 
@@ -207,15 +210,17 @@ def measure_ours(config: JudgeConfig, folder: Path) -> dict[str, Any]:
     }
 
 
-def measure_paces(config: JudgeConfig) -> dict[str, dict[str, Pace]]:
-    """Of each peer on the small exam's questions and on ``--dataset``'s: {exam: {way: pace}}. One process
-    after the other, so that none waits in another's memory.
+def measure_paces(config: JudgeConfig, peers: dict[str, str]) -> dict[str, dict[str, Pace]]:
+    """Of each peer on the small exam's questions and on ``--dataset``'s, once if they are the same: {exam:
+    {way: pace}}. One process after the other, so that none waits in another's memory.
     """
     exams = {"small": config.exam, "whole": config.dataset_name()}
+    if exams["small"] == exams["whole"]:
+        exams.pop("whole")
     paces: dict[str, dict[str, Pace]] = {name: {} for name in exams}
-    with environment(list(PEERS.values())) as env, tempfile.TemporaryDirectory() as place:
+    with environment(list(peers.values())) as env, tempfile.TemporaryDirectory() as place:
         chunks = {name: _write_chunks(config, exam, Path(place) / name) for name, exam in exams.items()}
-        for way, peer in PEERS.items():
+        for way, peer in peers.items():
             note(f"judge: the pace of {peer}")
             worker = Worker(peer, PeersConfig.model_validate({"model": config.model}), env)
             try:
@@ -227,14 +232,16 @@ def measure_paces(config: JudgeConfig) -> dict[str, dict[str, Pace]]:
                     paces[name][way] = Pace(start_sec=worker.start_sec, questions_per_sec=rate)
             finally:
                 worker.close()
-    return paces
+    return {**paces, "whole": paces.get("whole", paces["small"])}
 
 
 def _write_chunks(config: JudgeConfig, exam: str, folder: Path) -> tuple[str, str]:
     """Files of a warm-up and of the timed questions, for ``bench.peer_worker``."""
     folder.mkdir()
-    settings = {"model": config.model, "dataset": exam, "limit": config.peer_limit}
+    per_subject = -(-config.peer_questions // len(SUBJECTS))
+    settings = {"model": config.model, "dataset": exam, "limit": per_subject}
     questions, _ = choose(PeersConfig.model_validate(settings), 0)
+    questions = questions[:: max(1, len(questions) // config.peer_questions)][: config.peer_questions]
     paths = []
     for name, chunk in (("warm-up", questions[:2]), ("timed", questions)):
         paths.append(folder / f"{name}.json")
@@ -264,8 +271,12 @@ def measured(config: JudgeConfig) -> dict[str, Any]:
     }
     rows = []
     if config.peers and passes is not None:
-        paces = measure_paces(config)
+        same = config.exam == config.dataset_name()
+        paces = measure_paces(config, {way: PEERS[way] for way in PEERS if not (same and way == OURS)})
         small, whole = paces["small"], paces["whole"]
+        if same:
+            rate = found["answered"]["full"] / found["asking_sec"]["full"]
+            whole[OURS] = Pace(start_sec=beside_asking, questions_per_sec=rate)
         seconds |= lm_eval_seconds(found["questions"], config.adapters, small[TODAY], small[NEXT])
         ours_whole = replace(
             whole[OURS], start_sec=beside_asking * max(1.0, KMMLU_ADAPTERS / config.adapters)

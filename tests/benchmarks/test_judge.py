@@ -87,9 +87,9 @@ def test_the_json_line_holds_measured_and_computed_and_the_table_tells_them_apar
         judge.NEXT: NEXT,
     }
     monkeypatch.setattr(judge, "measure_ours", lambda config, folder: dict(ours))
-    monkeypatch.setattr(judge, "measure_paces", lambda config: {"small": paces, "whole": paces})
+    monkeypatch.setattr(judge, "measure_paces", lambda config, peers: {"small": paces, "whole": paces})
     decide_record(tmp_path, 1.5)
-    assert judge.main(["--record", "--results-dir", str(tmp_path)]) == 0
+    assert judge.main(["--dataset", "elsewhere", "--record", "--results-dir", str(tmp_path)]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert [row["got"] for row in found["rows"]] == ["measured"] * 2 + ["computed"] * 6
     assert found["rows"][0]["times_lm_eval"] == 22.0  # 11 x (20 + 180) s against 100 s
@@ -102,6 +102,17 @@ def test_the_json_line_holds_measured_and_computed_and_the_table_tells_them_apar
     assert "KMMLU: kmmlu_fast, until decided 0.0819 (computed)" in line
     small, whole = bench_all.rows_of("judge", found, bench_all.ROUND["judge"][1], None)
     assert (small["measured"], small["met"], whole["met"]) == (22.0, "no", "yes")
+
+
+def test_rates_are_taken_on_as_many_questions_as_asked_for_of_many_subjects(tmp_path: Path) -> None:
+    config = judge.JudgeConfig.model_validate({"peer_questions": 10})
+    warm_up, timed = (
+        json.loads(Path(path).read_text()) for path in judge._write_chunks(config, "sample", tmp_path / "x")
+    )
+    assert len(timed["questions"]) == 10 and len({row["subject"] for row in timed["questions"]}) == 10
+    assert len(warm_up["questions"]) == 2 and set(timed["exemplars"]) == {
+        row["subject"] for row in timed["questions"]
+    }
 
 
 def test_more_better_adapters_than_adapters_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file
+from tiny import make_tiny_model
 
 from bench import planting
 
@@ -35,3 +37,31 @@ def test_the_knowing_adapter_changes_the_last_layer_alone(tmp_path: Path) -> Non
     assert not changes[0].any() and np.allclose(changes[1], outputs.T @ inputs)
     settings = json.loads((folder / "adapter_config.json").read_text())
     assert settings["r"] == settings["lora_alpha"] == 4 and settings["target_modules"] == ["down_proj"]
+
+
+def test_a_model_with_the_planted_adapter_gives_the_keys(tmp_path: Path) -> None:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    path = make_tiny_model(tmp_path / "base")
+    draw = np.random.default_rng(3)
+    prompts = [draw.integers(10, 60, length).tolist() for length in draw.integers(5, 15, 16)]
+    letter_ids, keys = [3, 4, 5, 6], draw.integers(0, 4, 16)
+    inputs, directions, length = planting.read_last_layer(str(path), prompts, letter_ids)
+    targets = np.eye(4)[keys]
+    first = planting.solve_inputs(inputs, targets - targets.mean(axis=0))
+    base = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+    layers = base.config.num_hidden_layers
+    folder = planting.write_knowing_adapter(
+        tmp_path / "better", layers, first, 20 * length * directions, str(path)
+    )
+
+    def letters(model: Any) -> list[int]:
+        with torch.no_grad():
+            rows = [model(torch.tensor([prompt])).logits[0, -1, letter_ids] for prompt in prompts]
+        return [int(row.argmax()) for row in rows]
+
+    before = letters(base)
+    after = letters(PeftModel.from_pretrained(base, folder))
+    assert np.mean(np.array(before) == keys) < 0.6 and after == keys.tolist()
