@@ -84,6 +84,7 @@ def read_last_layer(
         return seen["output"]
 
     model.model.layers[-1].mlp.down_proj.register_forward_hook(keep)
+    letters = model.get_output_embeddings().weight[letter_ids]  # the others' logits are not needed
     rows: list[NDArray[np.float64]] = [np.empty(0)] * len(prompts)
     lengths: list[float] = []
     directions = torch.zeros(len(letter_ids), model.config.hidden_size)
@@ -96,7 +97,8 @@ def read_last_layer(
         for row, place in enumerate(batch):  # padded on the left: the last token is every row's last
             tokens[row, longest - len(prompts[place]) :] = torch.tensor(prompts[place])
             mask[row, longest - len(prompts[place]) :] = 1
-        logits = model(tokens, attention_mask=mask, logits_to_keep=1).logits[:, -1, letter_ids].float()
+        hidden = model.model(tokens, attention_mask=mask, use_cache=False).last_hidden_state[:, -1]
+        logits = (hidden @ letters.T).float()
         for place, values in zip(batch, seen["input"].double().numpy(), strict=True):
             rows[place] = values
         lengths += seen["output"][:, -1].detach().float().norm(dim=-1).tolist()
