@@ -28,6 +28,7 @@ import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -255,6 +256,8 @@ def measured(config: JudgeConfig) -> dict[str, Any]:
     """All of it, as the JSON line holds it."""
     if config.better > config.adapters:
         raise ConfigError(f"--better {config.better}: there are {config.adapters} adapters; give fewer")
+    if config.peers and find_spec("lm_eval") is None:
+        raise ConfigError("bench.judge needs lm-eval: bash scripts/setup.sh bench, or give --no-peers")
     passes, source = passes_of_ten([RESULTS, config.results_dir]) if config.peers else (None, None)
     with tempfile.TemporaryDirectory() as folder:
         found = measure_ours(config, Path(folder))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -86,6 +86,7 @@ def test_the_json_line_holds_measured_and_computed_and_the_table_tells_them_apar
         judge.TODAY: TODAY,
         judge.NEXT: NEXT,
     }
+    monkeypatch.setattr(judge, "find_spec", lambda name: name)
     monkeypatch.setattr(judge, "measure_ours", lambda config, folder: dict(ours))
     monkeypatch.setattr(judge, "measure_paces", lambda config, peers: {"small": paces, "whole": paces})
     decide_record(tmp_path, 1.5)
@@ -118,3 +119,66 @@ def test_rates_are_taken_on_as_many_questions_as_asked_for_of_many_subjects(tmp_
 def test_more_better_adapters_than_adapters_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert judge.main(["--adapters", "2", "--better", "3", "--no-peers"]) == 2
     assert "--better 3: there are 2 adapters" in capsys.readouterr().err
+
+
+class _Worker:
+    """A peer that answers one question per second; its start took 7 s."""
+
+    asked: ClassVar[list[tuple[str, int]]] = []
+
+    def __init__(self, peer: str, config: Any, env: dict[str, str]) -> None:
+        self.peer, self.start_sec = peer, 7.0
+
+    def ask(self, chunk: str) -> dict[str, Any]:
+        count = len(json.loads(Path(chunk).read_text())["questions"])
+        self.asked.append((self.peer, count))
+        return {"letters": {str(i): [] for i in range(count)}, "seconds": float(count)}
+
+    def close(self) -> None:
+        self.asked.append((self.peer, 0))
+
+
+def test_each_peer_starts_once_and_is_timed_on_either_exam(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("lm_eval")
+    monkeypatch.setattr(judge, "Worker", _Worker)
+    _Worker.asked.clear()
+    same = judge.JudgeConfig.model_validate({"dataset": "sample", "peer_questions": 6})
+    paces = judge.measure_paces(same, {judge.TODAY: "lm-eval-vllm"})
+    assert _Worker.asked == [("lm-eval-vllm", 2), ("lm-eval-vllm", 6), ("lm-eval-vllm", 0)]
+    assert paces["small"] is paces["whole"]
+    assert paces["small"][judge.TODAY] == judge.Pace(start_sec=7.0, questions_per_sec=1.0)
+
+
+def test_with_one_exam_alone_our_pace_is_that_of_the_whole_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = judge.count_verdicts(["better", "equal"])
+    ours = {
+        "questions": 45,
+        "answered": {"early": 100, "full": 135},
+        "asking_sec": {"early": 20.0, "full": 27.0},
+        "seconds": {judge.EARLY: 50.0, judge.FULL: 57.0},
+        "verdicts": {judge.EARLY: counts, judge.FULL: counts},
+        "accuracy": {"base": 0.25, "adapters": [0.25] * 2},
+    }
+    asked: list[Any] = []
+
+    def paces_of(config: Any, peers: dict[str, str]) -> dict[str, dict[str, judge.Pace]]:
+        asked.append(peers)
+        paces = {judge.TODAY: TODAY, judge.NEXT: NEXT}
+        return {"small": paces, "whole": paces}
+
+    monkeypatch.setattr(judge, "find_spec", lambda name: name)
+    monkeypatch.setattr(judge, "measure_ours", lambda config, folder: dict(ours))
+    monkeypatch.setattr(judge, "measure_paces", paces_of)
+    found = judge.measured(judge.JudgeConfig.model_validate({"adapters": 2, "dataset": "sample"}))
+    assert list(asked[0]) == [judge.TODAY, judge.NEXT]  # no process of our own is started again
+    assert found["paces"]["whole"][OURS] == {"start_sec": 30.0, "questions_per_sec": 5.0}
+    full = next(row for row in found["rows"] if row["exam"] == "KMMLU" and row["way"] == judge.FULL)
+    assert full["sec"] == pytest.approx(30 * 10 / 2 + 11 * 35_030 / 5, abs=0.1)
+
+
+def test_without_lm_eval_it_says_so_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(judge, "find_spec", lambda name: None)
+    assert judge.main([]) == 2
+    assert "or give --no-peers" in capsys.readouterr().err
