@@ -5,7 +5,7 @@ In: a model, a small exam, invented adapters: all but one change little (``bench
 decisions per minute of four ways, and what was decided. An adapter is judged when it is shown to be better or
 worse, or equal to within ``--margin``, or when all questions are asked and neither is shown ("undecided").
 
-    kmmlu_fast, until decided  measured: one command, base and adapters, ``--until-decided``
+    kmmlu_fast, until decided  measured: one command, base and adapters, ``--until-decided --order adaptive``
     kmmlu_fast, all questions  measured: one command, base and adapters
     lm-eval                    computed: a process per model state, each its measured start and all questions
                                at its measured rate
@@ -189,7 +189,8 @@ def measure_ours(config: JudgeConfig, folder: Path) -> dict[str, Any]:
         words += ["--adapter", path]
     note("judge: kmmlu_fast until decided")
     early_sec, early = timed_eval(
-        [*words, "--until-decided", "--margin", str(config.margin)], folder / "early"
+        [*words, "--until-decided", "--order", "adaptive", "--margin", str(config.margin)],
+        folder / "early",
     )
     note("judge: kmmlu_fast, all questions")
     full_sec, full = timed_eval(words, folder / "full")

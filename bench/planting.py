@@ -30,7 +30,7 @@ from kmmlu_fast.machine.device import has_gpu
 from kmmlu_fast.machine.host import best_cpu_dtype
 from kmmlu_fast.models import model as models
 
-NULL_SCALE = 0.004  # of lora_B's entries: about one answer in twenty changes
+NULL_SCALE = 0.006  # of lora_B's entries: about one answer in ten becomes right or wrong
 _RANK = len(LETTERS)
 _BATCH = 12
 
