@@ -104,6 +104,25 @@ def format_change(measured: Mapping[str, Any]) -> str:
     return f"{difference:+.3f} ({low:+.3f} to {high:+.3f}, valid over all measurements)"
 
 
+def describe_measurement(measurement: HeldOutMeasurement, best: bool) -> str:
+    """The progress line of a measurement."""
+    shares = " ".join(f"{letter} {share:.0%}" for letter, share in measurement.letter_share.items())
+    change = format_change(asdict(measurement))
+    mass = measurement.letter_mass
+    parts = [
+        f"held-out at step {measurement.step}: loss {measurement.loss:.4f}",
+        f"accuracy {measurement.accuracy:.3f}",
+        f"balanced {measurement.balanced_accuracy:.3f}",
+        f"change {change}" if change else "",
+        f"predicted {shares}",
+        "" if mass is None else f"mass on the letters {mass:.0%}",
+        f"(collapsed onto {measurement.collapsed})" if measurement.collapsed else "",
+        "(best)" if best else "",
+        "(base)" if measurement.step == 0 else "",
+    ]
+    return "  ".join(part for part in parts if part)
+
+
 def collapse_warnings(base: HeldOutMeasurement, kept: HeldOutMeasurement) -> list[str]:
     """Warnings about what the kept adapter does to the predicted letters."""
     warnings = []

@@ -23,7 +23,7 @@ from kmmlu_fast.models.adapters import read_training_log
 from kmmlu_fast.training.held_out import (
     HeldOutMeasurement,
     collapse_warnings,
-    format_change,
+    describe_measurement,
     is_better,
     look_at_held_out,
     selection_notes,
@@ -182,7 +182,7 @@ class Monitor:
         self._update_best(measurement, best)
         append_log_record(self._log_path, {"kind": "held_out", **asdict(measurement), "best": best})
         self._publish(measurement)
-        log_note(_describe_measurement(measurement, best))
+        log_note(describe_measurement(measurement, best))
         return look
 
     def _update_best(self, measurement: HeldOutMeasurement, best: bool) -> None:
@@ -194,24 +194,6 @@ class Monitor:
         self._without_gain = 0 if best else self._without_gain + 1
         if best:
             self.best = measurement
-
-
-def _describe_measurement(measurement: HeldOutMeasurement, best: bool) -> str:
-    shares = " ".join(f"{letter} {share:.0%}" for letter, share in measurement.letter_share.items())
-    change = format_change(asdict(measurement))
-    mass = measurement.letter_mass
-    parts = [
-        f"held-out at step {measurement.step}: loss {measurement.loss:.4f}",
-        f"accuracy {measurement.accuracy:.3f}",
-        f"balanced {measurement.balanced_accuracy:.3f}",
-        f"change {change}" if change else "",
-        f"predicted {shares}",
-        "" if mass is None else f"mass on the letters {mass:.0%}",
-        f"(collapsed onto {measurement.collapsed})" if measurement.collapsed else "",
-        "(best)" if best else "",
-        "(base)" if measurement.step == 0 else "",
-    ]
-    return "  ".join(part for part in parts if part)
 
 
 def append_log_record(path: Path, record: dict[str, Any]) -> None:

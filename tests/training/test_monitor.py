@@ -242,6 +242,24 @@ def test_a_log_from_before_there_were_changes_is_continued(tmp_path: Path) -> No
     assert made.last == whole.last
 
 
+@pytest.mark.parametrize(
+    "damage", [{"predictions": "AB"}, {"loss": None, "accuracy": None}, {"predictions": 7}]
+)
+def test_a_damaged_measurement_is_named(tmp_path: Path, damage: dict[str, Any]) -> None:
+    first = lettered_monitor(tmp_path / "log")
+    first.start(0)
+    for step in range(1, 5):
+        first.finish_step(step)
+    records = read_training_log(tmp_path / "log")
+    if "loss" in damage:
+        del records[-1]["loss"]
+    else:
+        records[-1].update(damage)
+    (tmp_path / "log").write_text("".join(json.dumps(record) + "\n" for record in records))
+    with pytest.raises(TrainError, match="measurement of step 4 is damaged"):
+        lettered_monitor(tmp_path / "log").start(4)
+
+
 @pytest.mark.parametrize(("loss", "norm"), [(math.nan, 1.0), (math.inf, 1.0), (1.0, math.nan)])
 def test_a_loss_that_is_no_number_stops(tmp_path: Path, loss: float, norm: float) -> None:
     made, _ = monitor(tmp_path / "log", {0: 1.0})
