@@ -242,19 +242,16 @@ def test_a_log_from_before_there_were_changes_is_continued(tmp_path: Path) -> No
     assert made.last == whole.last
 
 
-@pytest.mark.parametrize(
-    "damage", [{"predictions": "AB"}, {"loss": None, "accuracy": None}, {"predictions": 7}]
-)
-def test_a_damaged_measurement_is_named(tmp_path: Path, damage: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("name", "value"), [("predictions", "AB"), ("predictions", 7), ("loss", None)])
+def test_a_damaged_measurement_is_named(tmp_path: Path, name: str, value: Any) -> None:
     first = lettered_monitor(tmp_path / "log")
     first.start(0)
     for step in range(1, 5):
         first.finish_step(step)
     records = read_training_log(tmp_path / "log")
-    if "loss" in damage:
-        del records[-1]["loss"]
-    else:
-        records[-1].update(damage)
+    del records[-1][name]
+    if value is not None:
+        records[-1][name] = value
     (tmp_path / "log").write_text("".join(json.dumps(record) + "\n" for record in records))
     with pytest.raises(TrainError, match="measurement of step 4 is damaged"):
         lettered_monitor(tmp_path / "log").start(4)
