@@ -30,9 +30,11 @@ class WatchShareConfig(BenchConfig):
 
     repeats: PositiveInt = Field(2, description="trainings of each kind")
     model: str = Field("demo", description="hub id, directory, or 'demo'")
-    steps: PositiveInt = Field(60, description="optimiser steps of a training")
-    batch: PositiveInt = Field(4, description="rows a step")
-    row_words: PositiveInt = Field(60, description="words a row; two to three tokens each")
+    steps: PositiveInt = Field(
+        100, description="optimiser steps of a training; too few, and nothing is asked"
+    )
+    batch: PositiveInt = Field(2, description="rows a step")
+    row_words: PositiveInt = Field(30, description="words a row; two to three tokens each")
     share: float = Field(0.05, gt=0, lt=1, description="watch(share_of_time=...)")
     kind: Literal["plain", "watched"] | None = Field(
         None, description="internal: train once in this process, print JSON only"
