@@ -26,10 +26,10 @@ from bench.common import BenchConfig, finish, note, table
 from kmmlu_fast.analysis.exact_band import exact_change_interval
 from kmmlu_fast.analysis.paired import paired_interval
 from kmmlu_fast.analysis.recipes import estimate_crossed_effect
+from kmmlu_fast.analysis.training_look import AnsweredQuestion, compare_with_start
 from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.command.run import run_main
 from kmmlu_fast.improvement.elimination import choose_dropped, shown_worse
-from kmmlu_fast.integrations.look import AnsweredQuestion, compare_with_start
 
 Right = NDArray[np.bool_]
 ACCURACY = 0.45  # of the base

@@ -179,6 +179,7 @@ class TrainSettings(TypedDict, total=False):
     measure_every: int | None
     keep: Literal["best-loss", "best-accuracy", "last"]
     early_stopping: int | None
+    stop_when: Literal["worse", "collapsed"] | None
     save_every: int | None
     stop_after: float | None
     keep_checkpoints: bool

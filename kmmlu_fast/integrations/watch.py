@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from kmmlu_fast.analysis.error_spending import next_level
+from kmmlu_fast.analysis.training_look import AnsweredQuestion, Look, StopRule, compare_with_start
 from kmmlu_fast.command.flags import build_config
 from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.digests import compute_fingerprint
@@ -26,7 +27,6 @@ from kmmlu_fast.data.default_exam import DEFAULT_DATASET, DEFAULT_EXAM
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.integrations.asked_questions import AskedQuestions, choose_asked_questions
 from kmmlu_fast.integrations.live_model import LiveModel
-from kmmlu_fast.integrations.look import AnsweredQuestion, Look, StopRule, compare_with_start
 from kmmlu_fast.integrations.look_schedule import FEWEST_QUESTIONS, LookSchedule
 from kmmlu_fast.integrations.text_loss import text_loss_requests, text_losses
 from kmmlu_fast.machine.extras import require_modules

@@ -23,6 +23,7 @@ from kmmlu_fast.models.adapters import PLOT
 from kmmlu_fast.models.model import Model
 from kmmlu_fast.training.config import TrainConfig
 from kmmlu_fast.training.encoding import TrainSet, count_answer_letters
+from kmmlu_fast.training.held_out import format_change
 from kmmlu_fast.training.inputs import TrainingInputs
 from kmmlu_fast.training.memory import MemoryPlan
 from kmmlu_fast.training.result import TrainResult
@@ -235,11 +236,13 @@ def _held_out_table(card: dict[str, Any]) -> str:
     if not base or not kept:
         return "Nothing was held out."
     head = (
-        "| | loss | accuracy | balanced accuracy | predicted letters | mass on the letters |\n"
-        "|---|---|---|---|---|---|\n"
+        "| | loss | accuracy | change since the base | balanced accuracy | predicted letters | mass on the"
+        " letters |\n"
+        "|---|---|---|---|---|---|---|\n"
     )
     return head + "".join(
-        f"| {name} | {m['loss']:.4f} | {m['accuracy']:.3f} | {m['balanced_accuracy']:.3f} |"
+        f"| {name} | {m['loss']:.4f} | {m['accuracy']:.3f} | {format_change(m)} |"
+        f" {m['balanced_accuracy']:.3f} |"
         f" {_format_shares(m['letter_share'])} | {_format_mass(m.get('letter_mass'))} |\n"
         for name, m in (("base", base), (f"adapter (step {kept['step']})", kept))
     )

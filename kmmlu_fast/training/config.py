@@ -47,7 +47,7 @@ _FREE = frozenset(
     }
 )
 # Settings that change nothing that is computed but the rounding of a sum: --resume may give others.
-FREE_ON_RESUME = frozenset({"micro_batch", "measure_every", "save_every", "early_stopping"})
+FREE_ON_RESUME = frozenset({"micro_batch", "measure_every", "save_every", "early_stopping", "stop_when"})
 # Settings added later: omitted at their default, so that an older training can still be resumed.
 _LATER = frozenset(
     {
@@ -61,6 +61,7 @@ _LATER = frozenset(
         "answer_coding",
         "bad_rows",
         "turns",
+        "stop_when",
     }
 )
 
@@ -129,6 +130,7 @@ class TrainConfig(Config):
             "measure_every",
             "keep",
             "early_stopping",
+            "stop_when",
             "save_every",
             "stop_after",
             "keep_checkpoints",
@@ -306,6 +308,13 @@ class TrainConfig(Config):
     early_stopping: PositiveInt | None = Field(
         None, description="stop after this many measurements without an improvement"
     )
+    stop_when: Literal["worse", "collapsed"] | None = Field(
+        None,
+        description=(
+            "stop when held-out accuracy is shown to be worse than the base's (the band over all measurements"
+            " is below zero), or predictions collapse onto one letter; collapsed: for the latter alone"
+        ),
+    )
     save_every: PositiveInt | None = Field(
         None, description="optimiser steps between checkpoints; default: a tenth of all"
     )
@@ -363,11 +372,8 @@ class TrainConfig(Config):
             faults.append(
                 f"--micro-batch {self.micro_batch} must divide --effective-batch {self.effective_batch}"
             )
-        measured = self.held_out > 0 or self.held_out_data is not None
-        if not measured and self.keep != "last":
-            faults.append(f"--keep {self.keep} needs held-out rows: give --held-out N, or --keep last")
-        if not measured and self.early_stopping:
-            faults.append("--early-stopping needs held-out rows: give --held-out N")
+        if self.held_out == 0 and self.held_out_data is None:
+            faults += self._unmeasured_faults()
         if self.init_lora_weights == "loftq":
             faults.append(
                 "--init-lora-weights loftq changes the base's weights, so the adapter would not fit the base"
@@ -392,6 +398,17 @@ class TrainConfig(Config):
         if faults:
             raise ValueError("; ".join(faults))
         return self
+
+    def _unmeasured_faults(self) -> list[str]:
+        """What needs held-out rows, where there are none."""
+        faults = []
+        if self.keep != "last":
+            faults.append(f"--keep {self.keep} needs held-out rows: give --held-out N, or --keep last")
+        if self.early_stopping:
+            faults.append("--early-stopping needs held-out rows: give --held-out N")
+        if self.stop_when:
+            faults.append(f"--stop-when {self.stop_when} needs held-out rows: give --held-out N")
+        return faults
 
     def result_settings(self) -> dict[str, Any]:
         """The settings that decide the result: a resumed run must have the same."""

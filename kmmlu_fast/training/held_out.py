@@ -1,17 +1,21 @@
-"""Measurements on the held-out rows, and how two of them compare.
+"""Measurements on the held-out rows, and how they compare with the base's.
 
-In: letters and a loss, or two ``HeldOutMeasurement``s. Out: a ``HeldOutMeasurement``; which one is better;
-warnings. Knows nothing of models, logs or training.
+In: letters and a loss, or ``HeldOutMeasurement``s. Out: a ``HeldOutMeasurement``; its change since the base
+(``analysis.training_look``, as ``watch`` has it); which one is better; warnings. Knows nothing of models,
+logs or training.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
+from kmmlu_fast.analysis.training_look import AnsweredQuestion, Look, compare_with_start
 from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS
 
-COLLAPSE_SHARE = 0.60  # of the held-out predictions on one letter
+CHANGE_FIELDS = ("difference", "difference_low", "difference_high")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +34,12 @@ class HeldOutMeasurement:
     letter_mass: float | None = None
     predictions: str = ""  # one letter per row, for paired tests; "" in old logs
     answers: str = ""
+    # of accuracy, since the base, with a band that is valid over all measurements of the training; None for
+    # the base itself, and in old logs without predictions
+    difference: float | None = None
+    difference_low: float | None = None
+    difference_high: float | None = None
+    collapsed: str | None = None  # the letter that predictions collapsed onto since the base
 
 
 def summarise_held_out(
@@ -57,45 +67,81 @@ def summarise_held_out(
     )
 
 
+def look_at_held_out(
+    base: HeldOutMeasurement, measurement: HeldOutMeasurement, number: int
+) -> tuple[HeldOutMeasurement, Look | None]:
+    """``measurement``, the training's ``number``-th (1, 2, ...), with its change since the base, and the look
+    that shows it; unchanged and None if the rows' letters are not known.
+    """
+    if not base.predictions or base.answers != measurement.answers:
+        return measurement, None
+    look = compare_with_start(measurement.step, number, _answers(measurement), _answers(base), {})
+    band = look.difference
+    if band is None:
+        return measurement, look
+    changed = replace(
+        measurement,
+        difference=band.value,
+        difference_low=band.low,
+        difference_high=band.high,
+        collapsed=look.collapsed,
+    )
+    return changed, look
+
+
+def _answers(measurement: HeldOutMeasurement) -> dict[str, AnsweredQuestion]:
+    rows = zip(measurement.answers, measurement.predictions, strict=True)
+    return {str(place): AnsweredQuestion(answer, letter) for place, (answer, letter) in enumerate(rows)}
+
+
+def format_change(measured: Mapping[str, Any]) -> str:
+    """The change of a measurement's fields as text; "" if it is not known, as in cards from before there was
+    one: +0.021 (-0.030 to +0.072, valid over all measurements).
+    """
+    difference, low, high = (measured.get(name) for name in CHANGE_FIELDS)
+    if difference is None:
+        return ""
+    return f"{difference:+.3f} ({low:+.3f} to {high:+.3f}, valid over all measurements)"
+
+
+def describe_measurement(measurement: HeldOutMeasurement, best: bool) -> str:
+    """The progress line of a measurement."""
+    shares = " ".join(f"{letter} {share:.0%}" for letter, share in measurement.letter_share.items())
+    change = format_change(asdict(measurement))
+    mass = measurement.letter_mass
+    parts = [
+        f"held-out at step {measurement.step}: loss {measurement.loss:.4f}",
+        f"accuracy {measurement.accuracy:.3f}",
+        f"balanced {measurement.balanced_accuracy:.3f}",
+        f"change {change}" if change else "",
+        f"predicted {shares}",
+        "" if mass is None else f"mass on the letters {mass:.0%}",
+        f"(collapsed onto {measurement.collapsed})" if measurement.collapsed else "",
+        "(best)" if best else "",
+        "(base)" if measurement.step == 0 else "",
+    ]
+    return "  ".join(part for part in parts if part)
+
+
 def collapse_warnings(base: HeldOutMeasurement, kept: HeldOutMeasurement) -> list[str]:
     """Warnings about what the kept adapter does to the predicted letters."""
     warnings = []
-    letter, share = max(kept.letter_share.items(), key=lambda item: item[1])
-    if share > COLLAPSE_SHARE:
+    letter = kept.collapsed
+    if letter is not None:
+        before, key = base.letter_share.get(letter, 0.0), kept.answer_share.get(letter, 0.0)
         warnings.append(
-            f"letter collapse: {share:.0%} of the {kept.num_rows} held-out predictions are {letter} (base:"
-            f" {base.letter_share.get(letter, 0.0):.0%}, key: {kept.answer_share[letter]:.0%}); a gain or"
-            " loss may be letter habit alone. Balance the letters (sample --permute-options, train"
-            " --rotate-options), or train longer or with a lower learning rate"
+            f"letter collapse: {kept.letter_share[letter]:.0%} of the {kept.num_rows} held-out predictions"
+            f" are {letter} (base: {before:.0%}, key: {key:.0%}); a gain or loss may be letter habit alone."
+            " Balance the letters (sample --permute-options, train --rotate-options), or train longer or with"
+            " a lower learning rate"
         )
-    fall = accuracy_change_p_value(base, kept)
-    if fall is not None and fall < 0.05 and kept.balanced_accuracy < base.balanced_accuracy:
+    if kept.difference_high is not None and kept.difference_high < 0:
         warnings.append(
-            f"balanced accuracy on the {kept.num_rows} held-out rows fell from the base's"
-            f" {base.balanced_accuracy:.3f} to {kept.balanced_accuracy:.3f} (paired p {fall:.3f}); check the"
-            " letter shares before trusting any gain"
+            f"accuracy on the {kept.num_rows} held-out rows fell from the base's {base.accuracy:.3f} to"
+            f" {kept.accuracy:.3f}: {format_change(asdict(kept))}; check the letter shares before trusting"
+            " any gain"
         )
     return warnings
-
-
-def accuracy_change_p_value(base: HeldOutMeasurement, kept: HeldOutMeasurement) -> float | None:
-    """Two-sided p of a change of balanced accuracy, paired by row; None if the rows' letters are unknown.
-
-    The score test of a mean over strata (the key's letters): under the null hypothesis, a changed row is as
-    likely to become right as wrong.
-    """
-    if not base.predictions or base.answers != kept.answers:
-        return None
-    from scipy.special import ndtr
-
-    letters = sorted(set(base.answers))
-    change, variance = 0.0, 0.0
-    rows = list(zip(base.answers, base.predictions, kept.predictions, strict=True))
-    for letter in letters:
-        changes = [(after == key) - (before == key) for key, before, after in rows if key == letter]
-        change += sum(changes) / len(changes) / len(letters)
-        variance += sum(map(abs, changes)) / (len(changes) * len(letters)) ** 2
-    return 1.0 if variance == 0 else float(2 * ndtr(-abs(change) / variance**0.5))
 
 
 def selection_notes(

@@ -2,7 +2,7 @@
 
 In: events of the training loop and a function that measures on the held-out rows. Out: ``train_log.jsonl``
 (one JSON object per line; ``kind`` is "step" or "held_out"), progress lines, the best adapter on disk,
-warnings. Knows nothing of Unsloth or TRL.
+warnings, when to stop. What a measurement shows is decided in ``held_out``. Knows nothing of Unsloth or TRL.
 """
 
 from __future__ import annotations
@@ -15,11 +15,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from kmmlu_fast.analysis.training_look import Look, StopRule
 from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.core.files import write_bytes_atomically
 from kmmlu_fast.models.adapters import read_training_log
-from kmmlu_fast.training.held_out import HeldOutMeasurement, collapse_warnings, is_better, selection_notes
+from kmmlu_fast.training.held_out import (
+    HeldOutMeasurement,
+    collapse_warnings,
+    describe_measurement,
+    is_better,
+    look_at_held_out,
+    selection_notes,
+)
 
 # Steps in a row whose float16 gradients may overflow: each halves the loss scale, which starts at 65,536.
 OVERFLOWS = 20
@@ -41,6 +49,7 @@ class Monitor:
         save_best: Callable[[HeldOutMeasurement], None],
         publish: Callable[[HeldOutMeasurement], None] = lambda measurement: None,
         scaled: bool = False,
+        stop_when: StopRule | None = None,
     ) -> None:
         """``publish`` hands a measurement on to trackers. ``scaled``: float16, whose loss scale is found by
         overflowing. Such a step changes no weight and is not a divergence.
@@ -55,6 +64,7 @@ class Monitor:
         self._save_best = save_best
         self._publish = publish
         self._scaled = scaled
+        self._stop_when = stop_when
         self._overflows = 0
         self._measuring_sec = 0.0
         self._started_sec = 0.0
@@ -63,6 +73,7 @@ class Monitor:
         self.best: HeldOutMeasurement | None = None
         self.last: HeldOutMeasurement | None = None
         self.stopped_early = False
+        self.stop_reason: str | None = None  # of stop_when
         self.begun = False  # whether the loop has started, a checkpoint's state loaded
         self._without_gain = 0
         self._measured = 0  # states of the adapter, the base not counted
@@ -81,8 +92,9 @@ class Monitor:
     def _resume_measurement(self, record: dict[str, Any]) -> None:
         fields = {name: record[name] for name in HeldOutMeasurement.__slots__ if name in record}
         try:
-            self._update_best(HeldOutMeasurement(**fields), record["best"])
-        except (KeyError, TypeError) as error:
+            measurement, _ = self._compare_with_base(HeldOutMeasurement(**fields))
+            self._update_best(measurement, record["best"])
+        except (KeyError, TypeError, ValueError) as error:
             raise TrainError(
                 f"{self._log_path}: the held-out measurement of step {record['step']} is damaged; train into"
                 " a new directory"
@@ -93,9 +105,16 @@ class Monitor:
         if self._measure is None or (step % self._measure_every and step != self._total_steps):
             return False
         before_sec = time.monotonic()
-        self._record_measurement(self._measure(step))
+        look = self._record_measurement(self._measure(step))
         self._measuring_sec += time.monotonic() - before_sec
-        if self._early_stopping and self._without_gain >= self._early_stopping and step < self._total_steps:
+        if step == self._total_steps:
+            return False
+        if look is not None:
+            self.stop_reason = look.stop_reason(self._stop_when)
+        if self.stop_reason:
+            self.stopped_early = True
+            log_note(f"stopped at step {step}: {self.stop_reason}")
+        elif self._early_stopping and self._without_gain >= self._early_stopping:
             self.stopped_early = True
             log_note(f"early stop at step {step}: {self._without_gain} measurements without an improvement")
         return self.stopped_early
@@ -142,11 +161,20 @@ class Monitor:
         if not (self.base and kept):
             return []
         warnings = collapse_warnings(self.base, kept)
+        if self.stop_reason and self.last:
+            warnings.insert(0, f"stopped at step {self.last.step} of {self._total_steps}: {self.stop_reason}")
         if self._keep != "last":
             warnings += selection_notes(self.base, kept, self._measured, self._keep)
         return warnings
 
-    def _record_measurement(self, measurement: HeldOutMeasurement) -> None:
+    def _compare_with_base(self, measurement: HeldOutMeasurement) -> tuple[HeldOutMeasurement, Look | None]:
+        if self.base is None or measurement.step == 0:
+            return measurement, None
+        return look_at_held_out(self.base, measurement, self._measured + 1)
+
+    def _record_measurement(self, measurement: HeldOutMeasurement) -> Look | None:
+        """Log, publish and tell a new measurement, and save the adapter if it is the best."""
+        measurement, look = self._compare_with_base(measurement)
         best = measurement.step > 0 and is_better(measurement, self.best, self._keep)
         if best and self._keep != "last":
             # Before the log entry: after a kill in between, the measurement is repeated.
@@ -154,17 +182,8 @@ class Monitor:
         self._update_best(measurement, best)
         append_log_record(self._log_path, {"kind": "held_out", **asdict(measurement), "best": best})
         self._publish(measurement)
-        shares = " ".join(f"{letter} {share:.0%}" for letter, share in measurement.letter_share.items())
-        mass = measurement.letter_mass
-        written = "" if mass is None else f"  mass on the letters {mass:.0%}"
-        mark = "  (best)" if best else ""
-        if measurement.step == 0:
-            mark = "  (base)"
-        log_note(
-            f"held-out at step {measurement.step}: loss {measurement.loss:.4f}"
-            f"  accuracy {measurement.accuracy:.3f}"
-            f"  balanced {measurement.balanced_accuracy:.3f}  predicted {shares}{written}{mark}"
-        )
+        log_note(describe_measurement(measurement, best))
+        return look
 
     def _update_best(self, measurement: HeldOutMeasurement, best: bool) -> None:
         if measurement.step == 0:

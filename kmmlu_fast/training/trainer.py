@@ -33,7 +33,7 @@ from kmmlu_fast.training.checkpoints import (
 from kmmlu_fast.training.config import TrainConfig
 from kmmlu_fast.training.encoded import MASKED, EncodedRow
 from kmmlu_fast.training.encoding import TrainSet
-from kmmlu_fast.training.held_out import HeldOutMeasurement
+from kmmlu_fast.training.held_out import CHANGE_FIELDS, HeldOutMeasurement
 from kmmlu_fast.training.label_loss import enable_labelled_loss, make_labelled_trainer
 from kmmlu_fast.training.lora_model import (
     count_parameters,
@@ -195,6 +195,7 @@ def _make_monitor(
         save_best=lambda measurement: save_best(model, work_dir, measurement),
         publish=lambda measurement: publish_measurement(trainer, measurement),
         scaled=half == "float16",
+        stop_when=config.stop_when,
     )
 
 
@@ -205,6 +206,10 @@ def publish_measurement(trainer: Any, measurement: HeldOutMeasurement) -> None:
         "eval_accuracy": measurement.accuracy,
         "eval_balanced_accuracy": measurement.balanced_accuracy,
     }
+    for name in CHANGE_FIELDS:
+        value = getattr(measurement, name)
+        if value is not None:
+            logs[f"eval_{name}"] = value
     # Not trainer.log: TRL adds its running means of the training to whatever is logged.
     is_step_logged = trainer.control.should_log  # on_log clears it, and the step's own log is still to come
     trainer.callback_handler.on_log(trainer.args, trainer.state, trainer.control, logs)

@@ -230,7 +230,7 @@ def test_the_model_card_says_warnings_and_leaks() -> None:
         "metrics": {
             "held_out_rows": 8,
             "base": held,
-            "kept": held,
+            "kept": {**held, "difference": 0.1, "difference_low": -0.2, "difference_high": 0.3},
             "steps": 4,
             "tokens": 100,
             "train_sec": 1.0,
@@ -249,7 +249,8 @@ def test_the_model_card_says_warnings_and_leaks() -> None:
         "2 rows flagged and trained on anyway",
         "rows over 512 tokens: 3 (truncate)",
         "peak memory 1.00 GiB, planned 2.00 GiB",
-        "| adapter (step 4) | 1.2000 |",
+        "| adapter (step 4) | 1.2000 | 0.250 | +0.100 (-0.200 to +0.300, valid over all measurements) |",
+        "| base | 1.2000 | 0.250 |  | 0.300 |",  # as every row of an older card
         "(0.50%)",
     ):
         assert part in text

@@ -4,21 +4,26 @@ and a log that can be rewound.
 
 from __future__ import annotations
 
+import json
 import math
 import random
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from kmmlu_fast.analysis.exact_band import ChangeInterval
+from kmmlu_fast.analysis.training_look import AnsweredQuestion, compare_with_start
 from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.models.adapters import read_training_log
 from kmmlu_fast.training.held_out import (
     HeldOutMeasurement,
-    accuracy_change_p_value,
     collapse_warnings,
+    format_change,
     is_better,
+    look_at_held_out,
     selection_notes,
     summarise_held_out,
 )
@@ -42,50 +47,71 @@ def test_accuracy_and_balanced_accuracy_differ_by_hand() -> None:
         summarise_held_out(0, 1.0, [], [])
 
 
+def change_of(base: HeldOutMeasurement, kept: HeldOutMeasurement, number: int = 1) -> HeldOutMeasurement:
+    return look_at_held_out(base, kept, number)[0]
+
+
 def test_collapse_is_a_warning_above_sixty_percent() -> None:
-    base = held(0, 2.0, "AABC", "ABCD")
-    at_sixty = held(5, 1.0, "AAABCAAABC", "AAABCAAABC")
-    assert at_sixty.letter_share["A"] == 0.6 and collapse_warnings(base, at_sixty) == []
-    [warning] = collapse_warnings(base, held(5, 1.0, "DDDDDABC", "DDDDDABC"))  # 62 % D, all of them right
-    assert "letter collapse: 62% of the 8 held-out predictions are D" in warning
+    base = held(0, 2.0, "ABCAD" * 8, "ABCDD" * 8)
+    at_sixty = change_of(base, held(5, 1.0, "ABDDD" * 8, "ABCDD" * 8))
+    assert at_sixty.letter_share["D"] == 0.6 and collapse_warnings(base, at_sixty) == []
+    [warning] = collapse_warnings(base, change_of(base, held(5, 1.0, "ADDDD" * 8, "ABCDD" * 8)))
+    assert "letter collapse: 80% of the 40 held-out predictions are D (base: 20%, key: 40%)" in warning
 
 
 def test_collapse_and_a_fall_are_both_said() -> None:
     base = held(0, 2.0, "ABCC" * 12, "ABCD" * 12)
-    warnings = collapse_warnings(base, held(5, 1.0, "DDDD" * 12, "ABCD" * 12))
+    kept = change_of(base, held(5, 1.0, "DDDD" * 12, "ABCD" * 12))
+    assert kept.collapsed == "D" and kept.difference == -0.5
+    warnings = collapse_warnings(base, kept)
     assert len(warnings) == 2
     assert "letter collapse: 100% of the 48 held-out predictions are D (base: 0%, key: 25%)" in warnings[0]
-    assert "fell from the base's 0.750 to 0.250 (paired p 0.001)" in warnings[1]
+    assert "fell from the base's 0.750 to 0.250: -0.500 (-0." in warnings[1]
+    assert "valid over all measurements" in warnings[1]
 
 
-def test_a_fall_that_chance_gives_is_not_said() -> None:
-    """48 rows, two states of the same skill: a fall was said in half of such runs."""
+def test_a_base_that_answers_one_letter_has_not_collapsed() -> None:
+    base = held(0, 2.0, "A" * 48, "ABCD" * 12)
+    kept = change_of(base, held(5, 1.0, "A" * 40 + "ABCD" * 2, "ABCD" * 12))
+    assert kept.letter_share["A"] > 0.8 and kept.collapsed is None and collapse_warnings(base, kept) == []
+
+
+def test_the_change_is_that_of_a_look_of_watch() -> None:
+    """The same rows, the same numbers: one mechanism."""
+    key, before, after = "ABCD" * 12, "ABCC" * 12, "ABDD" * 10 + "AAAAAAAA"
+
+    def answers(predictions: str) -> dict[str, AnsweredQuestion]:
+        rows = zip(key, predictions, strict=True)
+        return {f"q{place}": AnsweredQuestion(answer, letter) for place, (answer, letter) in enumerate(rows)}
+
+    look = compare_with_start(9, 3, answers(after), answers(before), {})
+    found = change_of(held(0, 2.0, before, key), held(9, 1.0, after, key), number=3)
+    assert look.difference == ChangeInterval(found.difference, found.difference_low, found.difference_high)
+    assert (found.accuracy, found.letter_share) == (look.accuracy, look.letter_share)
+
+
+def test_a_fall_that_chance_gives_is_hardly_ever_said_over_ten_measurements() -> None:
+    """48 rows, a skill that never changes, ten measurements: any of them says a fall in under 5 %."""
     chance, said = random.Random(0), 0
     key = "ABCD" * 12
-    for _ in range(400):
-        one, other = (
-            "".join(k if chance.random() < 0.5 else chance.choice("ABCD") for k in key) for _ in range(2)
-        )
-        said += any(
-            "fell from" in warning
-            for warning in collapse_warnings(held(0, 1.0, one, key), held(5, 1.0, other, key))
-        )
-    assert said <= 400 * 0.05
+
+    def draw() -> str:
+        return "".join(k if chance.random() < 0.5 else chance.choice("ABCD") for k in key)
+
+    for _ in range(60):
+        base = held(0, 1.0, draw(), key)
+        kept = [change_of(base, held(number, 1.0, draw(), key), number) for number in range(1, 11)]
+        said += any("fell from" in text for each in kept for text in collapse_warnings(base, each))
+    assert said <= 3
 
 
-def test_the_fall_is_tested_row_by_row() -> None:
-    # 4 rows a letter; 6 rows change, all to wrong, on two letters: change -6/16, variance 6/16^2 -> z =
-    # -sqrt(6)
-    key = "AAAABBBBCCCCDDDD"
-    p = accuracy_change_p_value(held(0, 1.0, key, key), held(1, 1.0, "BBBABBBBCCCCAAAD", key))
-    assert p == pytest.approx(2 * 0.5 * math.erfc(6**0.5 / 2**0.5))
-    assert accuracy_change_p_value(held(0, 1.0, key, key), held(1, 1.0, key, key)) == 1.0
+def test_rows_whose_letters_are_not_known_have_no_change() -> None:
     before = HeldOutMeasurement(
         step=0, loss=1.0, num_rows=4, accuracy=1.0, balanced_accuracy=1.0, letter_share={}, answer_share={}
     )
-    assert (
-        accuracy_change_p_value(before, held(1, 1.0, "ABCD", "ABCD")) is None
-    )  # a log of before has no rows
+    kept, look = look_at_held_out(before, held(1, 1.0, "ABCD", "ABCD"), 1)
+    assert look is None and kept.difference is None and format_change(asdict(kept)) == ""
+    assert collapse_warnings(before, kept) == []
 
 
 def test_the_base_can_win_and_a_maximum_is_called_optimistic() -> None:
@@ -139,6 +165,96 @@ def test_early_stop_counts_measurements_without_a_gain(tmp_path: Path) -> None:
     made.start(0)
     assert [step for step in range(1, 7) if made.finish_step(step)] == [6]
     assert made.stopped_early and saved == [2]
+
+
+KEY = "ABCD" * 25
+STATES = {0: KEY, 2: "ABCA" * 25, 4: "A" * 100, 6: "BCDA" * 25, 8: KEY, 10: KEY}
+
+
+def lettered_monitor(path: Path, **settings: Any) -> Monitor:
+    """Measures letters that are right, then fall, collapse and are all wrong; the loss always falls."""
+    values: dict[str, Any] = {"keep": "last", "measure_every": 2, "early_stopping": None, **settings}
+    return Monitor(
+        path,
+        total_steps=10,
+        tokens_by_step=[100] * 10,
+        measure=lambda step: held(step, 10.0 - step, STATES[step], KEY),
+        save_best=lambda measurement: None,
+        **values,
+    )
+
+
+@pytest.mark.parametrize(
+    ("rule", "stop", "reason"),
+    [
+        (None, None, None),
+        ("worse", 2, "accuracy is worse than before training by 25.0%"),
+        ("collapsed", 4, "100% of the predictions are A"),
+    ],
+)
+def test_stop_when(tmp_path: Path, rule: Any, stop: int | None, reason: str | None) -> None:
+    made = lettered_monitor(tmp_path / "log", stop_when=rule)
+    made.start(0)
+    stopped = next((step for step in range(1, 11) if made.finish_step(step)), None)
+    assert stopped == stop and made.stopped_early == (stop is not None)
+    if reason is not None:
+        assert made.warnings()[0].startswith(f"stopped at step {stop} of 10: {reason}")
+
+
+def test_every_measurement_after_the_base_holds_its_change(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = lettered_monitor(tmp_path / "log")
+    with caplog.at_level("INFO", "kmmlu_fast"):
+        made.start(0)
+        for step in range(1, 11):
+            made.finish_step(step)
+    base, *others = read_training_log(tmp_path / "log")
+    assert base["difference"] is None and base["collapsed"] is None
+    assert [record["difference"] for record in others] == [-0.25, -0.75, -1.0, 0.0, 0.0]
+    assert all(
+        record["difference_low"] <= record["difference"] <= record["difference_high"] for record in others
+    )
+    assert [record["collapsed"] for record in others] == [None, "A", None, None, None]
+    assert "change -0.750 (-0." in caplog.text and "(collapsed onto A)" in caplog.text
+    # the later look pays for those before it
+    width = [record["difference_high"] - record["difference_low"] for record in others]
+    assert width[4] > width[3]
+
+
+def test_a_log_from_before_there_were_changes_is_continued(tmp_path: Path) -> None:
+    """A resumed training counts the measurements before its checkpoint, whoever wrote them."""
+    whole = lettered_monitor(tmp_path / "whole")
+    whole.start(0)
+    for step in range(1, 11):
+        whole.finish_step(step)
+    records = [record for record in read_training_log(tmp_path / "whole") if record["step"] <= 4]
+    for record in records:
+        for name in ("difference", "difference_low", "difference_high", "collapsed"):
+            del record[name]
+    old = tmp_path / "old"
+    old.write_text("".join(json.dumps(record) + "\n" for record in records))
+    made = lettered_monitor(old)
+    made.start(4)
+    assert made.last is not None and made.last.collapsed == "A"
+    for step in range(5, 11):
+        made.finish_step(step)
+    assert made.last == whole.last
+
+
+@pytest.mark.parametrize(("name", "value"), [("predictions", "AB"), ("predictions", 7), ("loss", None)])
+def test_a_damaged_measurement_is_named(tmp_path: Path, name: str, value: Any) -> None:
+    first = lettered_monitor(tmp_path / "log")
+    first.start(0)
+    for step in range(1, 5):
+        first.finish_step(step)
+    records = read_training_log(tmp_path / "log")
+    del records[-1][name]
+    if value is not None:
+        records[-1][name] = value
+    (tmp_path / "log").write_text("".join(json.dumps(record) + "\n" for record in records))
+    with pytest.raises(TrainError, match="measurement of step 4 is damaged"):
+        lettered_monitor(tmp_path / "log").start(4)
 
 
 @pytest.mark.parametrize(("loss", "norm"), [(math.nan, 1.0), (math.inf, 1.0), (1.0, math.nan)])
@@ -215,3 +331,6 @@ def test_trackers_get_the_held_out_numbers_and_nothing_of_the_running_means() ->
     (logs,) = logged
     assert control.should_log  # the step's own log comes after its measurement
     assert logs == {"eval_loss": 0.5, "eval_accuracy": 0.75, "eval_balanced_accuracy": 0.75}
+    publish_measurement(trainer, change_of(held(0, 1.0, "ABCC", "ABCD"), held(2, 0.5, "ABCD", "ABCD")))
+    assert logged[1]["eval_difference"] == 0.25
+    assert logged[1]["eval_difference_low"] < 0.25 < logged[1]["eval_difference_high"]

@@ -1,7 +1,8 @@
 """One look at a training: the letters that the model would answer now, against those before its first step.
 
 In: predictions of the fixed questions now and at step 0, the number of the look. Out: a ``Look``, its log
-entry, and why the training should stop. Pure. Knows nothing of trainers or models.
+entry, and why the training should stop. ``watch`` looks at exam questions, ``train`` at its held-out rows:
+both by these rules. Pure. Knows nothing of trainers or models.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class Look:
         if rule == "worse" and band.high < 0:
             return (
                 f"accuracy is worse than before training by {-band.value:.1%}"
-                f" ({-band.high:.1%} to {-band.low:.1%}, valid over all looks)"
+                f" ({-band.high:.1%} to {-band.low:.1%}, valid over all measurements)"
             )
         return None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kmmlu_fast.integrations.look import AnsweredQuestion, compare_with_start
+from kmmlu_fast.analysis.training_look import AnsweredQuestion, compare_with_start
 
 
 def answers(key: str, predictions: str) -> dict[str, AnsweredQuestion]:
