@@ -1,11 +1,12 @@
 """The data of the report's script: every question for the explorer, words and verdicts for the pairs a reader
 picks.
 
-In: ``ReportData``, the bytes left in the page. Out: one packed text. Knows nothing of HTML.
+In: ``ReportData``, the bytes left in the page, asked for last. Out: one packed text. Knows nothing of HTML.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import polars as pl
@@ -33,10 +34,10 @@ SHARED_WORDS = (
 
 
 def pack_page_data(
-    report: ReportData, t: Translator, room: int, *, with_texts: bool
+    report: ReportData, t: Translator, room: Callable[[], int], *, with_texts: bool
 ) -> tuple[str | None, int]:
     """The packed data (None if no run has answers), and how many generated texts were left out to fit into
-    ``room`` bytes.
+    ``room`` bytes, which is asked for when the data are ready.
     """
     if not report.answered:
         return None, 0
@@ -51,7 +52,7 @@ def pack_page_data(
                 run.pop("texts_left_out", None)
         packed = explorer.pack_json({**document, **more, **_localized_names(report, document)})
         left_out = sum(run.get("texts_left_out", 0) for run in document["runs"])
-        if len(packed) <= room or budget < 1_000:
+        if len(packed) <= room() or budget < 1_000:
             return packed, left_out
         budget //= 2
 
