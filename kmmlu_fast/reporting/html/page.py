@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,8 @@ def render_report(report: ReportData, lang: str, *, plan: Path | None = None, wi
     other = next(name for name in LANGUAGES if name != lang)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     translators = [get_translator(name, "report") for name in (lang, other)]
-    with open_svg_queue() as queue:
+    with open_svg_queue() as queue, ThreadPoolExecutor(1) as beside:
+        counting = beside.submit(count_errors, report, runs_in_focus(report))
         charts = [start_page_charts(report, plan, t, queue) for t in translators]
         environment = Environment(
             loader=FileSystemLoader(ASSETS),
@@ -55,7 +57,7 @@ def render_report(report: ReportData, lang: str, *, plan: Path | None = None, wi
             finalize=_join_units,
         )
         page = environment.get_template("report.html.j2")
-        errors = count_errors(report, runs_in_focus(report))
+        errors = counting.result()
         both = [report_context(report, errors, t, with_texts=with_texts) for t in translators]
         first, second = both
         first |= {"css": Markup(css), "script": Markup(script), "script_hash": Markup(f"'sha256-{digest}'")}

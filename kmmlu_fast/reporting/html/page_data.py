@@ -7,6 +7,8 @@ In: ``ReportData``, the bytes left in the page, asked for last. Out: one packed 
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
@@ -41,20 +43,39 @@ def pack_page_data(
     """
     if not report.answered:
         return None, 0
-    more = _page_words_and_views(report)
-    questions = report.questions if with_texts else None
     budget = explorer.TEXT_BUDGET_BYTES if with_texts else 0
+    with ThreadPoolExecutor(1) as beside:
+        answers = beside.submit(_pack_answers, report, t, budget, with_texts=with_texts)
+        more = _page_words_and_views(report)
+    found = answers.result()
     while True:
-        document = explorer.explorer_document(report.runs, questions, report.settings.overlap, t, budget)
-        if not with_texts:
-            for run in document["runs"]:
-                run.pop("texts", None)
-                run.pop("texts_left_out", None)
-        packed = explorer.pack_json({**document, **more, **_localized_names(report, document)})
-        left_out = sum(run.get("texts_left_out", 0) for run in document["runs"])
+        packed = found.packed.finish({**more, **_localized_names(report, found.subjects)})
         if len(packed) <= room() or budget < 1_000:
-            return packed, left_out
+            return packed, found.left_out
         budget //= 2
+        found = _pack_answers(report, t, budget, with_texts=with_texts)
+
+
+@dataclass(frozen=True, slots=True)
+class _PackedAnswers:
+    """The explorer's part of the data."""
+
+    packed: explorer.PackedJson
+    subjects: list[str]
+    left_out: int  # generated texts
+
+
+def _pack_answers(report: ReportData, t: Translator, budget: int, *, with_texts: bool) -> _PackedAnswers:
+    """``budget``: bytes of generated texts."""
+    questions = report.questions if with_texts else None
+    document = explorer.explorer_document(report.runs, questions, report.settings.overlap, t, budget)
+    if not with_texts:
+        for run in document["runs"]:
+            run.pop("texts", None)
+            run.pop("texts_left_out", None)
+    left_out = sum(run.get("texts_left_out", 0) for run in document["runs"])
+    subjects = [subject["id"] for subject in document["subjects"]]
+    return _PackedAnswers(explorer.PackedJson(document), subjects, left_out)
 
 
 def _page_words_and_views(report: ReportData) -> dict[str, Any]:
@@ -75,9 +96,8 @@ def _page_words_and_views(report: ReportData) -> dict[str, Any]:
     }
 
 
-def _localized_names(report: ReportData, document: dict[str, Any]) -> dict[str, Any]:
+def _localized_names(report: ReportData, ids: list[str]) -> dict[str, Any]:
     """Subjects and their groups, by language."""
-    ids = [subject["id"] for subject in document["subjects"]]
     frames = (run.scores.select("subject", "supercategory") for run in report.answered)
     groups = dict(pl.concat(frames).unique().iter_rows())
     both = [get_translator(lang) for lang in LANGUAGES]
