@@ -121,7 +121,7 @@ install_once "$kind" "requirements/$kind.txt"
 for extra in ${extras[@]+"${extras[@]}"}; do install_once "$extra" "requirements/$extra.txt"; done
 if ! .venv/bin/python -c 'import kmmlu_fast, sys; sys.exit(0 if "site-packages" not in kmmlu_fast.__file__ else 1)' 2>/dev/null ||
   [ ! -x .venv/bin/kmmlu-fast ]; then
-  pip install -q --no-deps --no-build-isolation -e .
+  pip install -qq --no-deps --no-build-isolation -e .
 fi
 # A set that looks installed and cannot use the card would train and evaluate on the CPU for days.
 if [ "$kind" = gpu ]; then
