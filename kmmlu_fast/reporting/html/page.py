@@ -20,7 +20,7 @@ from kmmlu_fast.reporting.charts.answer_figures import runs_in_focus
 from kmmlu_fast.reporting.charts.svg_process import open_svg_queue
 from kmmlu_fast.reporting.html.page_charts import start_page_charts
 from kmmlu_fast.reporting.html.page_context import report_context
-from kmmlu_fast.reporting.html.page_data import pack_page_data
+from kmmlu_fast.reporting.html.page_data import pack_answers, pack_page_data
 from kmmlu_fast.reporting.report_data import ReportData
 from kmmlu_fast.reporting.wording.error_text import count_errors
 from kmmlu_fast.reporting.wording.language import LANGUAGES, get_translator
@@ -47,6 +47,9 @@ def render_report(report: ReportData, lang: str, *, plan: Path | None = None, wi
     translators = [get_translator(name, "report") for name in (lang, other)]
     with open_svg_queue() as queue, ThreadPoolExecutor(1) as beside:
         counting = beside.submit(count_errors, report, runs_in_focus(report))
+        answers = None
+        if report.answered:
+            answers = beside.submit(pack_answers, report, translators[0], with_texts=with_texts)
         charts = [start_page_charts(report, plan, t, queue) for t in translators]
         environment = Environment(
             loader=FileSystemLoader(ASSETS),
@@ -66,15 +69,18 @@ def render_report(report: ReportData, lang: str, *, plan: Path | None = None, wi
             """The page, the packed data still to be put in."""
             for context, drawn in zip(both, charts, strict=True):
                 context["charts"] = [chart.result() for chart in drawn]
-            data = Markup(_DATA) if report.answered else None
+            data = None if answers is None else Markup(_DATA)
             inner = page.render({**second, "inner": True, "other_lang": lang})
             outer = {**first, "inner": False, "other_lang": other}
             return page.render({**outer, "other_page": Markup(inner), "data": data})
 
+        if answers is None:
+            return whole()
         drawn_page = cache(whole)
         packed, left_out = pack_page_data(
             report,
             translators[0],
+            answers,
             lambda: MAX_BYTES - len(drawn_page().encode()) - 100_000,
             with_texts=with_texts,
         )
@@ -82,7 +88,7 @@ def render_report(report: ReportData, lang: str, *, plan: Path | None = None, wi
             for part in both:
                 part["method"].append(part["t"]("method_texts", count=f"{left_out:,}"))
             drawn_page.cache_clear()
-        return drawn_page().replace(_DATA, packed or "")
+        return drawn_page().replace(_DATA, packed)
 
 
 def _join_units(value: Any) -> Any:

@@ -7,7 +7,7 @@ In: ``ReportData``, the bytes left in the page, asked for last. Out: one packed 
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,37 +36,44 @@ SHARED_WORDS = (
 
 
 def pack_page_data(
-    report: ReportData, t: Translator, room: Callable[[], int], *, with_texts: bool
-) -> tuple[str | None, int]:
-    """The packed data (None if no run has answers), and how many generated texts were left out to fit into
-    ``room`` bytes, which is asked for when the data are ready.
+    report: ReportData,
+    t: Translator,
+    answers: Future[PackedAnswers],
+    room: Callable[[], int],
+    *,
+    with_texts: bool,
+) -> tuple[str, int]:
+    """The packed data, and how many generated texts were left out to fit into ``room`` bytes, which is asked
+    for when the data are ready. ``answers``: ``pack_answers`` with the largest budget.
     """
-    if not report.answered:
-        return None, 0
-    budget = explorer.TEXT_BUDGET_BYTES if with_texts else 0
-    with ThreadPoolExecutor(1) as beside:
-        answers = beside.submit(_pack_answers, report, t, budget, with_texts=with_texts)
-        more = _page_words_and_views(report)
-    found = answers.result()
+    more = _page_words_and_views(report)
+    packed, budget = answers.result(), _text_budget(with_texts)
     while True:
-        packed = found.packed.finish({**more, **_localized_names(report, found.subjects)})
-        if len(packed) <= room() or budget < 1_000:
-            return packed, found.left_out
+        data = packed.json.finish({**more, **_localized_names(report, packed.subjects)})
+        if len(data) <= room() or budget < 1_000:
+            return data, packed.left_out
         budget //= 2
-        found = _pack_answers(report, t, budget, with_texts=with_texts)
+        packed = pack_answers(report, t, budget, with_texts=with_texts)
+
+
+def _text_budget(with_texts: bool) -> int:
+    return explorer.TEXT_BUDGET_BYTES if with_texts else 0
 
 
 @dataclass(frozen=True, slots=True)
-class _PackedAnswers:
+class PackedAnswers:
     """The explorer's part of the data."""
 
-    packed: explorer.PackedJson
+    json: explorer.PackedJson
     subjects: list[str]
     left_out: int  # generated texts
 
 
-def _pack_answers(report: ReportData, t: Translator, budget: int, *, with_texts: bool) -> _PackedAnswers:
-    """``budget``: bytes of generated texts."""
+def pack_answers(
+    report: ReportData, t: Translator, budget: int | None = None, *, with_texts: bool
+) -> PackedAnswers:
+    """Packed for reports with answers. ``budget``: bytes of generated texts; default: the most."""
+    budget = _text_budget(with_texts) if budget is None else budget
     questions = report.questions if with_texts else None
     document = explorer.explorer_document(report.runs, questions, report.settings.overlap, t, budget)
     if not with_texts:
@@ -75,7 +82,7 @@ def _pack_answers(report: ReportData, t: Translator, budget: int, *, with_texts:
             run.pop("texts_left_out", None)
     left_out = sum(run.get("texts_left_out", 0) for run in document["runs"])
     subjects = [subject["id"] for subject in document["subjects"]]
-    return _PackedAnswers(explorer.PackedJson(document), subjects, left_out)
+    return PackedAnswers(explorer.PackedJson(document), subjects, left_out)
 
 
 def _page_words_and_views(report: ReportData) -> dict[str, Any]:
