@@ -43,8 +43,7 @@ TESTED_ELSEWHERE = {
         " machine/device_memory engines/llama_cpp/kind models/llama_cpp"
     ),
     "through the release gate, exports and re-scored bundles (tests/shipping)": (
-        "shipping/artefact shipping/config shipping/llama_tools"
-        " shipping/papers shipping/source shipping/stops shipping/tensors"
+        "shipping/config shipping/llama_tools shipping/papers shipping/source shipping/stops shipping/tensors"
     ),
     "through evaluations (tests/evaluation/test_session.py, early_stopping/test_*.py)": (
         "evaluation/open_engines evaluation/plan evaluation/questions"
