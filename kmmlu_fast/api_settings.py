@@ -22,6 +22,7 @@ class EvalSettings(TypedDict, total=False):
     dtype: Literal["auto", "bfloat16", "float16", "float32"]
     letter_precision: Literal["auto", "float32"]
     quantization: str | None
+    compile: Literal["off", "auto", "on"]
     max_model_len: int | None
     gpu_memory_utilization: float
     tensor_parallel_size: int
@@ -90,6 +91,7 @@ class SampleSettings(TypedDict, total=False):
     dtype: Literal["auto", "bfloat16", "float16", "float32"]
     letter_precision: Literal["auto", "float32"]
     quantization: str | None
+    compile: Literal["off", "auto", "on"]
     max_model_len: int | None
     gpu_memory_utilization: float
     tensor_parallel_size: int

@@ -11,6 +11,7 @@ import sys
 
 from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.command.run import run_main
+from kmmlu_fast.machine.heavy_imports import use_one_blas_thread
 from kmmlu_fast.reporting.config import CompareConfig
 
 
@@ -18,6 +19,7 @@ def run_compare_command(argv: list[str] | None = None) -> int:
     """Entry point."""
 
     def body() -> int:
+        use_one_blas_thread()
         config = parse_config(CompareConfig, argv, "python -m kmmlu_fast.compare")
         from kmmlu_fast.reporting.run_comparisons import compare_and_print
 

@@ -9,7 +9,7 @@ import sys
 
 from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.command.run import run_main
-from kmmlu_fast.machine.heavy_imports import pause_garbage_collection
+from kmmlu_fast.machine.heavy_imports import pause_garbage_collection, use_one_blas_thread
 from kmmlu_fast.reporting.config import ReportConfig
 
 
@@ -17,6 +17,7 @@ def run_report_command(argv: list[str] | None = None) -> int:
     """Entry point."""
 
     def body() -> None:
+        use_one_blas_thread()
         config = parse_config(ReportConfig, argv, "python -m kmmlu_fast.report")
         from kmmlu_fast.reporting.report_files import write_report_files
 

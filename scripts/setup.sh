@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Set up .venv with the pinned packages, by pip alone. Idempotent: what is installed is not installed again.
+# Set up .venv with the pinned packages: by uv where it is on PATH or in .venv (KMMLU_UV=0: not), else by pip. Idempotent: what is installed is not installed again.
 #   bash scripts/setup.sh [cpu|gpu] [demo] [dev] [bench] [docs] [checks] [ship] [improve]     without cpu or gpu: gpu where nvidia-smi finds one, else cpu
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -52,6 +52,20 @@ if [ ! -x .venv/bin/python ]; then
   fi
 fi
 
+# uv_install FILE: the hashed set by uv, which takes less time than pip. Fails where there is no uv, or uv would not do as pip is
+# configured to, or did not manage: pip then installs the same set, and says what is wrong if it is the set.
+uv_install() {
+  local uv flags cert="${SSL_CERT_FILE:-${PIP_CERT:-}}" IFS=$'\n'
+  [ "${KMMLU_UV:-1}" != 0 ] || return 1
+  uv=$(command -v .venv/bin/uv || command -v uv) || return 1
+  flags=$(.venv/bin/python -m pip --disable-pip-version-check config list | .venv/bin/python -m kmmlu_fast.machine.uv_flags "$1") &&
+    # shellcheck disable=SC2086  # a word per line
+    env ${cert:+"SSL_CERT_FILE=$cert"} "$uv" pip install -q --python .venv/bin/python --no-config --no-deps --require-hashes $flags -r "$1" || {
+    echo "setup: pip goes on, for uv's reason above" >&2
+    return 1
+  }
+}
+
 # meanwhile WHAT COMMAND...: a word every eight seconds while a quiet command runs
 meanwhile() {
   local what="$1" began=$SECONDS failed=""
@@ -76,7 +90,7 @@ install_once() {
   # Where the files' hashes are recorded, pip refuses any other file; KMMLU_UNHASHED=1 takes what the index serves.
   local hashes="${2%.txt}.hashes.txt"
   if [ -f "$hashes" ] && [ "${KMMLU_UNHASHED:-0}" != 1 ]; then
-    meanwhile "installing $2" pip install -q --no-deps --no-compile --require-hashes -r "$hashes" || {
+    meanwhile "installing $2" hashed_install "$hashes" || {
       echo "error: $2: a package could not be installed as recorded in $hashes; KMMLU_UNHASHED=1 installs without the hashes" >&2
       return 1
     }
@@ -86,6 +100,8 @@ install_once() {
   echo "$digest" >"$stamp"
   echo "setup: $2 took $((SECONDS - began)) s"
 }
+
+hashed_install() { uv_install "$1" || pip install -q --no-deps --no-compile --require-hashes -r "$1"; }
 
 # torch's CPU build is on no ordinary index: pip's own configuration may know it, PyTorch's index does.
 install_torch_cpu() {
@@ -105,7 +121,7 @@ install_once "$kind" "requirements/$kind.txt"
 for extra in ${extras[@]+"${extras[@]}"}; do install_once "$extra" "requirements/$extra.txt"; done
 if ! .venv/bin/python -c 'import kmmlu_fast, sys; sys.exit(0 if "site-packages" not in kmmlu_fast.__file__ else 1)' 2>/dev/null ||
   [ ! -x .venv/bin/kmmlu-fast ]; then
-  pip install -q --no-deps --no-build-isolation -e .
+  pip install -qq --no-deps --no-build-isolation -e .
 fi
 # A set that looks installed and cannot use the card would train and evaluate on the CPU for days.
 if [ "$kind" = gpu ]; then
@@ -122,10 +138,11 @@ if not torch.cuda.is_available() and os.environ.get("KMMLU_SETUP_ANYWAY") != "1"
 PY
 fi
 # Python compiles what it imports, once. Where it may not write that down (many containers set this), every start would compile all of
-# vLLM and torch again, ten seconds and more: compiled here instead, on all cores.
-if [ -n "${PYTHONDONTWRITEBYTECODE:-}" ] && [ "$(cat .venv/.compiled 2>/dev/null)" != "$(cat .venv/.installed-*)" ]; then
-  echo "setup: compiling, since PYTHONDONTWRITEBYTECODE is set"
-  packages=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+# vLLM and torch again, ten seconds and more. What .venv imports is written down there all the same, as it is imported; to compile all of it
+# now, for an image (half a minute on two cores): KMMLU_COMPILE=1.
+packages=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+echo 'import sys; sys.dont_write_bytecode = False' >"$packages/kmmlu_fast_bytecode.pth"
+if [ "${KMMLU_COMPILE:-0}" = 1 ] && [ "$(cat .venv/.compiled 2>/dev/null)" != "$(cat .venv/.installed-*)" ]; then
   compile() { .venv/bin/python -m compileall -q -j 0 "$packages" >/dev/null; }
   meanwhile compiling compile || true
   cat .venv/.installed-* >.venv/.compiled

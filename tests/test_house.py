@@ -65,13 +65,15 @@ TESTED_ELSEWHERE = {
         " data/hub_rows data/inline_options data/question_cells data/records data/row_columns data/subjects"
         " models/adapters"
     ),
+    "in its process (tests/reporting/charts/test_svg_process.py)": "reporting/charts/svg_worker",
     "through reports (tests/reporting/html/test_page*.py, files/test_exports.py, terminal/test_summary.py)": (
         "reporting/charts/answer_charts reporting/charts/effort_charts"
         " reporting/charts/figure reporting/charts/figure_files"
         " reporting/comparison_settings reporting/comparison_view reporting/files/formats"
         " reporting/files/frames reporting/files/output_paths reporting/files/spreadsheet"
         " reporting/files/workbook reporting/html/explorer reporting/html/page_context"
-        " reporting/html/page_data reporting/html/sections reporting/html/tables reporting/human_accuracy"
+        " reporting/html/page_charts reporting/html/page_data reporting/html/sections"
+        " reporting/html/tables reporting/human_accuracy"
         " reporting/terminal/doctor reporting/terminal/eval_summary"
         " reporting/terminal/tables"
         " reporting/wording/letter_habit reporting/wording/reasoning_text reporting/wording/recipe_text"

@@ -183,6 +183,19 @@ def subject_counts(pairs: pl.DataFrame) -> pl.DataFrame:
     """``pairs`` (subject, supercategory, first, second: booleans) -> one row per subject: n, first, second
     (right), b, c.
     """
+    one, other = pairs["first"], pairs["second"]
+    if one.null_count() or other.null_count():
+        return _count_known_answers(pairs)
+    rows, strata = _group_by_subject(pairs)
+    # right by both, by the first, by the second run, as a number 0 to 3
+    answers = 2 * one.to_numpy().astype(np.int64) + other.to_numpy()
+    none, c, b, both = np.bincount(4 * strata + answers, minlength=4 * len(rows)).reshape(-1, 4).T
+    counted = {"n": none + c + b + both, "first": b + both, "second": c + both, "b": b, "c": c}
+    return rows.with_columns(pl.Series(name, values, dtype=pl.Int64) for name, values in counted.items())
+
+
+def _count_known_answers(pairs: pl.DataFrame) -> pl.DataFrame:
+    """``subject_counts`` if some answers are neither right nor wrong: those count in n only."""
     one, other = pl.col("first"), pl.col("second")
     return (
         pairs.group_by("subject", "supercategory")
@@ -195,6 +208,26 @@ def subject_counts(pairs: pl.DataFrame) -> pl.DataFrame:
         )
         .sort("subject", "supercategory")
     )
+
+
+# The latest grouping: all pairs of a report have the same questions.
+_latest_groups: list[tuple[pl.DataFrame, pl.DataFrame, NDArray[np.int64]]] = []
+
+
+def _group_by_subject(pairs: pl.DataFrame) -> tuple[pl.DataFrame, NDArray[np.int64]]:
+    """The distinct subjects, sorted, and each question's row among them."""
+    by = ["subject", "supercategory"]
+    asked = pairs.select(by)
+    for known, rows, strata in _latest_groups:
+        if known.equals(asked):
+            return rows, strata
+    rows = asked.unique().sort(by)
+    places = asked.join(
+        rows.with_row_index("stratum"), on=by, how="left", maintain_order="left", nulls_equal=True
+    )
+    strata = places["stratum"].to_numpy().astype(np.int64)
+    _latest_groups[:] = [(asked, rows, strata)]
+    return rows, strata
 
 
 def subject_size_weights(counts: pl.DataFrame, sizes: dict[str, int] | None) -> Floats | None:

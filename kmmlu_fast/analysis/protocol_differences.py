@@ -17,6 +17,9 @@ from kmmlu_fast.runs.run import PROTOCOL_KEYS, Run
 _MODEL = ("model", "model_digest", "model_revision")
 _ELSEWHERE = ("dataset_digest", "model_id", "split")  # checked through the questions themselves
 
+# Stated only by runs that used it.
+_IF_USED = ("compiled",)
+
 
 def prompt_differences(first: Run, second: Run) -> list[str]:
     """Known facts of the prompt in which two runs differ, as "name first -> second"; the scored form of the
@@ -41,7 +44,10 @@ def setting_differences(first: Run, second: Run) -> list[str]:
     ignored = {*PROTOCOL_KEYS, *_ELSEWHERE}
     if first.facts.get("model") != second.facts.get("model"):
         ignored.update(_MODEL)
-    facts = _differing_facts(_flatten_facts(first.facts), _flatten_facts(second.facts))
+    one, other = _flatten_facts(first.facts), _flatten_facts(second.facts)
+    if one and other:  # of an imported run nothing is known
+        one, other = ({**dict.fromkeys(_IF_USED, False), **facts} for facts in (one, other))
+    facts = _differing_facts(one, other)
     return [
         f"{name} {one} -> {other}"
         for name, one, other in facts

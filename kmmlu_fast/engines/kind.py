@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from kmmlu_fast.engines.names import ENGINES
 from kmmlu_fast.engines.options import EngineOptions
@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 
 OpenEngine: TypeAlias = "Callable[[EngineOptions, Model, Sequence[Adapter], int, str | None], Engine]"
 """(options, model, adapters, longest prompt + output in tokens, path of a merged copy or None) -> engine."""
+
+
+class ChooseForQuestions(Protocol):
+    """``letters``: one token per answer; ``adapters``: whether some are evaluated too."""
+
+    def __call__(
+        self, options: EngineOptions, questions: int, *, letters: bool, adapters: bool
+    ) -> tuple[dict[str, Any], str]: ...
 
 
 def _no_advice() -> str:
@@ -41,6 +49,12 @@ def _nothing_more(options: EngineOptions) -> dict[str, Any]:
     return {}
 
 
+def _nothing_to_choose(
+    options: EngineOptions, questions: int, *, letters: bool, adapters: bool
+) -> tuple[dict[str, Any], str]:
+    return {}, ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineKind:
     """One engine: how it opens, what it needs, and what it does with adapters."""
@@ -52,6 +66,8 @@ class EngineKind:
     option_problem: Callable[[EngineOptions], str] = _no_problem  # "" if the engine takes these options
     own_flags: Mapping[str, str] = field(default_factory=dict)  # option only it takes -> advice for others
     fingerprint_parts: Callable[[EngineOptions], dict[str, Any]] = _nothing_more
+    # options that depend on how many questions are asked -> their values, and a note ("" for none)
+    choose_for_questions: ChooseForQuestions = _nothing_to_choose
     computes_here: bool = True  # False: another machine, or the model's file, decides the compute type
     applies_adapters: bool = False  # True: serves adapters on a CPU too, as fast as the base
     loads_with_peft: bool = False  # True: PEFT applies adapters unmerged, so any kind of adapter works

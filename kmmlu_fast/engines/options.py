@@ -42,6 +42,13 @@ class EngineOptions(Config):
             " fp8_per_tensor), with --engine transformers nf4 (as in QLoRA)"
         ),
     )
+    compile: Literal["off", "auto", "on"] = Field(
+        "off",
+        description=(
+            "compile the model on a CPU: about a minute more at the start, then a shorter pass on CPUs with"
+            " AMX; auto: where that is known to pay (AMX, bfloat16, thousands of questions, no adapter)"
+        ),
+    )
     max_model_len: PositiveInt | None = Field(
         None, description="longest prompt + output in tokens; default: what the prompts need"
     )

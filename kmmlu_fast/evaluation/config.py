@@ -42,6 +42,7 @@ class EvalConfig(EngineConfig):
             "dtype",
             "quantization",
             "letter_precision",
+            "compile",
         ),
         "data": ("exam", "dataset", "dataset_revision", "split", "subjects", "limit", "limit_mode"),
         "prompt and answers": (

@@ -94,6 +94,8 @@ def make_eval_plans(config: EvalConfig) -> list[EvalPlan]:
     question_sets = load_eval_questions(config)
     model = models.resolve_model(config.model, config.revision, config.trust_remote_code)
     config, type_notes = _resolve_dtype(config, model)
+    config, mode_notes = _choose_for_questions(config, sum(len(one.questions) for one in question_sets))
+    type_notes += mode_notes
     adapters = load_adapters(config.adapter, model, adapter_loading_mode(config))
     chat = choose_chat_settings(config, model, adapters, open_tokenizer(model))
     plans = [_plan_exam(config, one, model, adapters, chat, type_notes) for one in question_sets]
@@ -219,6 +221,19 @@ def _resolve_dtype(config: EvalConfig, model: Model) -> tuple[EvalConfig, list[s
     quantized = bool(model_config.get("quantization_config"))
     dtype, reason = resolve_auto_dtype(gpu_capability(), model_type, quantized)
     return config.model_copy(update={"dtype": dtype}), [reason] if reason else []
+
+
+def _choose_for_questions(config: EvalConfig, questions: int) -> tuple[EvalConfig, list[str]]:
+    """The config with what the engine decides by the number of questions, and a note about it. All questions
+    count, answered ones too: a continued run decides as before.
+    """
+    chosen, note = find_engine_kind(config.engine).choose_for_questions(
+        config,
+        questions,
+        letters=config.output_type == "multiple_choice",
+        adapters=bool(config.adapter),
+    )
+    return config.model_copy(update=chosen), [note] if note else []
 
 
 def _needed_context_tokens(needed: int, model: Model) -> int:

@@ -7,6 +7,7 @@ words, tables or files (apart from the comparisons that ``pairs`` logs).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import polars as pl
@@ -92,14 +93,16 @@ def collect_report_data(
     """
     shown = select_exam_runs(list(runs), exam)
     refuse_early_stopped_runs(shown)
-    pairs, refused = (compare_all_strictly if strictly else compare_all_with_base)(shown, settings)
     enough = len(shown) >= MIN_RUNS if audit is None else audit
-    return replace(
-        report_data_from_pairs(shown, settings, pairs),
-        refused=refused,
-        recipes=[compare_recipe(name, shown[0], members) for name, members in (groups or {}).items()],
-        exams=compare_exams(runs, settings, shown[0].exam),
-        others=[run for run in runs if run.exam != shown[0].exam],
-        questions=questions,
-        key_audit=audit_key(shown, questions) if enough else None,
-    )
+    with ThreadPoolExecutor(1) as beside:  # much of both is polars, which does not hold Python's lock
+        key_audit = beside.submit(audit_key, shown, questions) if enough else None
+        pairs, refused = (compare_all_strictly if strictly else compare_all_with_base)(shown, settings)
+        return replace(
+            report_data_from_pairs(shown, settings, pairs),
+            refused=refused,
+            recipes=[compare_recipe(name, shown[0], members) for name, members in (groups or {}).items()],
+            exams=compare_exams(runs, settings, shown[0].exam),
+            others=[run for run in runs if run.exam != shown[0].exam],
+            questions=questions,
+            key_audit=None if key_audit is None else key_audit.result(),
+        )

@@ -101,6 +101,16 @@ def test_all_but_the_adapter_is_compared() -> None:
     assert any("refers to this adapter, lora, not to its recipe" in line for line in lines)
 
 
+def test_a_compiled_run_differs_from_one_that_says_nothing_of_it() -> None:
+    frame = predictions(1)
+    base, compiled = loaded("base", frame, dtype="auto"), loaded("lora", frame, dtype="auto", compiled=True)
+    assert protocol_differences.setting_differences(base, compiled) == ["compiled False -> True"]
+    assert protocol_differences.setting_differences(compiled, base) == ["compiled True -> False"]
+    assert not protocol_differences.setting_differences(compiled, compiled)
+    assert not protocol_differences.setting_differences(base, base)
+    assert not protocol_differences.setting_differences(loaded("table", frame), compiled)
+
+
 def test_an_unknown_protocol_and_an_unknown_overlap_are_said() -> None:
     pair = compare_pair(
         loaded("base", predictions(1)),

@@ -221,3 +221,23 @@ def test_equal_takes_two_one_sided_tests_at_five_percent() -> None:
     margin = (found.inner_high + found.high) / 2
     assert found.within(margin) and not -margin < found.low
     assert not found.within(found.inner_high * 0.99)
+
+
+def test_counts_are_of_the_questions_at_hand_not_of_the_last_ones() -> None:
+    rows = pairs_of(("Law", "HUMSS", 4, 1, 2, 3), ("Math", "STEM", 1, 2, 3, 4))
+    expected = paired.subject_counts(rows)
+    turned = rows.reverse()
+    for other in (turned, rows.head(7), rows.sample(fraction=1.0, shuffle=True, seed=1), rows):
+        counts = paired.subject_counts(other)
+        assert counts["n"].sum() == len(other)
+        if len(other) == len(rows):
+            assert counts.equals(expected)
+
+
+def test_an_answer_of_which_nothing_is_known_counts_as_asked_only() -> None:
+    rows = pairs_of(("Law", "HUMSS", 4, 1, 2, 3))
+    one = rows["first"].to_list()
+    counts = paired.subject_counts(rows.with_columns(first=pl.Series([None, *one[1:]])))
+    full = paired.subject_counts(rows)
+    assert counts["n"][0] == full["n"][0] == len(rows)
+    assert counts["first"][0] == full["first"][0] - one[0]

@@ -55,6 +55,7 @@ class EngineSettings:
     num_adapters: int = 0
     generates: bool = True  # answers have many tokens, not just a letter, so CUDA graphs pay off
     letter_precision: str = "auto"  # float32: the output layer computes the letters' logits in float32
+    compiled: bool = False  # on a CPU: by torch.compile
     samples: bool = False  # with a temperature and a seed
     extra: tuple[tuple[str, Any], ...] = ()  # further vLLM engine arguments, as items
 

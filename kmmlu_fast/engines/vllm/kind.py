@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.schema import Adapter
 from kmmlu_fast.engines.kind import EngineKind, find_engine_kind
 from kmmlu_fast.engines.options import EngineOptions
 from kmmlu_fast.engines.protocol import Engine
+from kmmlu_fast.engines.vllm.compiled_mode import SWAP_PROBLEM, choose_compiled_mode
+from kmmlu_fast.machine.host import detect_cpu
 from kmmlu_fast.models.model import Model
 
 
@@ -32,7 +36,29 @@ def vllm_option_problem(options: EngineOptions) -> str:
 def _swap_problem(options: EngineOptions) -> str:
     if options.data_parallel_size > 1:
         return "weights can be written only into a single vLLM engine in this process"
+    if options.compile == "on":
+        return SWAP_PROBLEM
     return "random weights are not in a file" if options.load_format == "dummy" else ""
+
+
+def _compiled_part(options: EngineOptions) -> dict[str, Any]:
+    return {"compiled": True} if options.compile == "on" else {}
+
+
+def _choose_compiled_mode(
+    options: EngineOptions, questions: int, *, letters: bool, adapters: bool
+) -> tuple[dict[str, Any], str]:
+    """``--compile`` decided, as the engine and the fingerprint take it."""
+    if options.compile == "off":
+        return {}, ""
+    if options.ray_address or KIND.on_gpu(options):
+        if options.compile == "on":
+            raise ConfigError("--compile on is for CPUs: on a GPU vLLM chooses by what is generated; omit it")
+        return {"compile": "off"}, ""
+    compiled, why = choose_compiled_mode(
+        options.compile, detect_cpu().flags, options.dtype, questions, letters=letters, adapters=adapters
+    )
+    return {"compile": "on" if compiled else "off"}, why
 
 
 KIND = EngineKind(
@@ -41,6 +67,11 @@ KIND = EngineKind(
     requires=lambda options: ["vllm", "torch"],
     libraries=lambda options: ["vllm", "transformers"],
     option_problem=vllm_option_problem,
-    own_flags={"data_parallel_size": "with ray give --num-replicas; a server sets its own"},
+    own_flags={
+        "data_parallel_size": "with ray give --num-replicas; a server sets its own",
+        "compile": "",
+    },
+    fingerprint_parts=_compiled_part,
+    choose_for_questions=_choose_compiled_mode,
     swap_problem=_swap_problem,
 )

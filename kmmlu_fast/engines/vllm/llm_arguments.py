@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from kmmlu_fast.core.errors import EngineError
+from kmmlu_fast.engines.vllm.compiled_mode import compiled_arguments
 from kmmlu_fast.engines.vllm.cpu_kernels import WORTH_COMPILING, register_fused_norms
 from kmmlu_fast.engines.vllm.device_arguments import EngineSettings
 from kmmlu_fast.engines.vllm.late_tokenizer import can_defer_tokenizer
@@ -52,7 +53,11 @@ def llm_arguments(settings: EngineSettings, chosen: dict[str, Any], on_gpu: bool
     if not on_gpu:
         # vLLM's CPU default is 128 tokens, and it reuses whole blocks of a prefix only: with five shots that
         # costs a tenth of the pass.
-        arguments |= {"enforce_eager": True, "block_size": 32, **register_fused_norms(WORTH_COMPILING)}
+        arguments["block_size"] = 32
+        if settings.compiled:
+            arguments |= compiled_arguments()
+        else:
+            arguments |= {"enforce_eager": True, **register_fused_norms(WORTH_COMPILING)}
     return arguments | lora_arguments(settings, on_gpu) | dict(settings.extra)
 
 

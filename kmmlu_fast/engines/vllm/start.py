@@ -53,6 +53,7 @@ def vllm_engine_settings(
         num_adapters=len(adapters),
         generates=getattr(config, "output_type", None) != "multiple_choice",
         letter_precision=config.letter_precision,
+        compiled=config.compile == "on",
         samples=getattr(config, "temperature", 0.0) > 0,
         extra=extra,
     )

@@ -15,6 +15,7 @@ import base64
 import gzip
 import hashlib
 import json
+import zlib
 from typing import Any
 
 import polars as pl
@@ -156,12 +157,32 @@ def _question_texts(
     return texts
 
 
-def pack_json(data: dict[str, Any]) -> str:
-    """The document as base64 of gzip of JSON: only letters, digits and + / =, so HTML needs no escaping."""
-    # level 6 takes twice as long for 3 % less
+class PackedJson:
+    """A document as base64 of gzip of JSON: only letters, digits and + / =, so HTML needs no escaping. Packed
+    as its parts come, so that the first can be packed while the rest is computed.
+    """
+
+    def __init__(self, first: dict[str, Any]) -> None:
+        """``first``: the document's first keys, at least one."""
+        # level 6 takes twice as long for 3 % less; 16 + the largest window: gzip
+        self._compressor = zlib.compressobj(5, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+        self._packed = self._compressor.compress(_json_bytes(first)[:-1])
+
+    def finish(self, rest: dict[str, Any]) -> str:
+        """The packed text, with the other keys; called once."""
+        last = _json_bytes(rest)[1:] if rest else b"}"
+        tail = self._compressor.compress((b"," if rest else b"") + last) + self._compressor.flush()
+        return base64.b64encode(self._packed + tail).decode()
+
+
+def _json_bytes(data: dict[str, Any]) -> bytes:
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    raw = text.encode("utf-8", "backslashreplace")
-    return base64.b64encode(gzip.compress(raw, compresslevel=5, mtime=0)).decode()
+    return text.encode("utf-8", "backslashreplace")
+
+
+def pack_json(data: dict[str, Any]) -> str:
+    """The whole document at once."""
+    return PackedJson(data).finish({})
 
 
 def unpack_json(text: str) -> dict[str, Any]:

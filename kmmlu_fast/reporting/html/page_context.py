@@ -1,13 +1,12 @@
 """The context of the report's template, in one language.
 
 In: ``ReportData``, output options, a translator. Out: a context for ``assets/report.html.j2``, which escapes
-its texts. Knows nothing of files, nor of the packed data (``page_data``).
+its texts. Knows nothing of files, of charts (``page_charts``) and of the packed data (``page_data``).
 """
 
 from __future__ import annotations
 
 import datetime
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -17,8 +16,7 @@ from kmmlu_fast.analysis.key_audit import MIN_RUNS
 from kmmlu_fast.analysis.written_forms import summarise_letter_forms
 from kmmlu_fast.core.version import __version__
 from kmmlu_fast.reporting import human_accuracy
-from kmmlu_fast.reporting.charts import answer_figures, drawing, figure_files
-from kmmlu_fast.reporting.charts.figure import Figure
+from kmmlu_fast.reporting.charts import answer_figures
 from kmmlu_fast.reporting.html import sections, tables
 from kmmlu_fast.reporting.report_data import ReportData
 from kmmlu_fast.reporting.wording import error_text, exam_text, form_text, protocol_text, reasoning_text
@@ -43,15 +41,15 @@ SECTIONS = (
     ),
     *("all_subjects", "errors_section", "explorer", "facts", "method"),
 )
-PHONE_PX = 340.0  # room for a chart on a phone
 _ANCHORS = {"all_runs": "runs", "all_subjects": "subjects", "key_audit": "key", "errors_section": "errors"}
 
 
 def report_context(
-    report: ReportData, plan: Path | None, t: Translator, *, with_texts: bool
+    report: ReportData, errors: error_text.ErrorCounts | None, t: Translator, *, with_texts: bool
 ) -> dict[str, Any]:
-    """Everything in one language; ``plan``: a sampling plan to chart."""
+    """Everything but the charts (``page_charts``) in one language."""
     runs, focus = report.runs, report.focus
+    texts = report.questions if with_texts else None
     columns, changed = tables.subject_change_rows(focus, t) if focus else ([], [])
     board = tables.leaderboard_data(report.headlines, report.pairs, t, report.ranks)
     shown: dict[str, Any] = {
@@ -64,7 +62,6 @@ def report_context(
             t("not_comparable", first=runs[0].name, second=name, why=why) for name, why in report.refused
         ],
         "others": tables.verdict_rows(report.pairs, board["runs"], t) if len(report.pairs) > 1 else [],
-        "charts": [_render_chart(figure, t) for figure in answer_figures.report_figures(report, plan, t)],
         "forms": form_text.form_table_rows(runs, t),
         "form_columns": [t(name) for name in form_text.FORM_COLUMN_KEYS],
         "protocols": protocol_text.protocol_section(runs, t),
@@ -73,16 +70,14 @@ def report_context(
         "key_lines": key_audit_lines(report.key_audit, t) if len(runs) >= MIN_RUNS else [],
         "reasoning": reasoning_text.reasoning_section([(run.name, run.metrics.reasoning) for run in runs], t),
         "budget_columns": [t(name) for name in BUDGET_COLUMN_KEYS],
-        "errors": error_text.errors_section(
-            report, answer_figures.runs_in_focus(report), t, with_texts=with_texts
-        ),
+        "errors": None if errors is None else error_text.errors_section(errors, texts, t),
         "subjects": changed,
         "subject_columns": columns,
         "facts": sections.run_facts_section(runs, t),
         "has_data": bool(report.answered),
-        "has_texts": report.questions is not None and with_texts,
+        "has_texts": texts is not None,
         "texts_left_out": not with_texts,
-        "human_note": _human_accuracy_note(report.questions, t) if with_texts else "",
+        "human_note": _human_accuracy_note(texts, t),
     }
     if focus:
         shown["note_subjects"] = t(
@@ -174,35 +169,3 @@ def _human_accuracy_note(questions: pl.DataFrame | None, t: Translator) -> str:
     if partly:
         notes.append(t("human_partly", names=partly))
     return " ".join(notes)
-
-
-def _render_chart(figure: Figure, t: Translator) -> dict[str, Any]:
-    from markupsafe import Markup
-
-    colours = drawing.run_colours(6, drawing.PAGE)
-    legend = [
-        {
-            "name": name,
-            "colour": drawing.PAGE[key.lstrip("|")] if not key.isdigit() else colours[int(key)],
-            "tick": key.startswith("|"),
-        }
-        for name, key in figure.legend
-    ]
-    spec = drawing.vega_lite_spec(figure.draw(drawing.PAGE), drawing.PAGE)
-    name = f"{t.lang}-{figure.id}"
-    wide = drawing.spec_to_svg(spec)
-    narrow = None
-    if figure.size:  # scaled to a phone, its text would be too small to read
-        fits = not drawing.narrow_plots(spec, drawing.svg_width(wide) - PHONE_PX)
-        svg = wide if fits else drawing.spec_to_svg(spec)
-        narrow = Markup(drawing.distinguish_svg_ids(svg, f"{name}-narrow"))
-    return {
-        "id": f"chart-{figure.id}",
-        "title": figure.title,
-        "note": figure.note,
-        "size": figure.size,
-        "legend": legend,
-        "svg": Markup(drawing.distinguish_svg_ids(wide, name)),
-        "narrow": narrow,
-        "table": figure_files.chart_table_rows(spec),
-    }

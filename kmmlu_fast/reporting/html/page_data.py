@@ -1,11 +1,14 @@
 """The data of the report's script: every question for the explorer, words and verdicts for the pairs a reader
 picks.
 
-In: ``ReportData``, the bytes left in the page. Out: one packed text. Knows nothing of HTML.
+In: ``ReportData``, the bytes left in the page, asked for last. Out: one packed text. Knows nothing of HTML.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
@@ -33,27 +36,53 @@ SHARED_WORDS = (
 
 
 def pack_page_data(
-    report: ReportData, t: Translator, room: int, *, with_texts: bool
-) -> tuple[str | None, int]:
-    """The packed data (None if no run has answers), and how many generated texts were left out to fit into
-    ``room`` bytes.
+    report: ReportData,
+    t: Translator,
+    answers: Future[PackedAnswers],
+    room: Callable[[], int],
+    *,
+    with_texts: bool,
+) -> tuple[str, int]:
+    """The packed data, and how many generated texts were left out to fit into ``room`` bytes, which is asked
+    for when the data are ready. ``answers``: ``pack_answers`` with the largest budget.
     """
-    if not report.answered:
-        return None, 0
     more = _page_words_and_views(report)
-    questions = report.questions if with_texts else None
-    budget = explorer.TEXT_BUDGET_BYTES if with_texts else 0
+    packed, budget = answers.result(), _text_budget(with_texts)
     while True:
-        document = explorer.explorer_document(report.runs, questions, report.settings.overlap, t, budget)
-        if not with_texts:
-            for run in document["runs"]:
-                run.pop("texts", None)
-                run.pop("texts_left_out", None)
-        packed = explorer.pack_json({**document, **more, **_localized_names(report, document)})
-        left_out = sum(run.get("texts_left_out", 0) for run in document["runs"])
-        if len(packed) <= room or budget < 1_000:
-            return packed, left_out
+        data = packed.json.finish({**more, **_localized_names(report, packed.subjects)})
+        if len(data) <= room() or budget < 1_000:
+            return data, packed.left_out
         budget //= 2
+        packed = pack_answers(report, t, budget, with_texts=with_texts)
+
+
+def _text_budget(with_texts: bool) -> int:
+    return explorer.TEXT_BUDGET_BYTES if with_texts else 0
+
+
+@dataclass(frozen=True, slots=True)
+class PackedAnswers:
+    """The explorer's part of the data."""
+
+    json: explorer.PackedJson
+    subjects: list[str]
+    left_out: int  # generated texts
+
+
+def pack_answers(
+    report: ReportData, t: Translator, budget: int | None = None, *, with_texts: bool
+) -> PackedAnswers:
+    """Packed for reports with answers. ``budget``: bytes of generated texts; default: the most."""
+    budget = _text_budget(with_texts) if budget is None else budget
+    questions = report.questions if with_texts else None
+    document = explorer.explorer_document(report.runs, questions, report.settings.overlap, t, budget)
+    if not with_texts:
+        for run in document["runs"]:
+            run.pop("texts", None)
+            run.pop("texts_left_out", None)
+    left_out = sum(run.get("texts_left_out", 0) for run in document["runs"])
+    subjects = [subject["id"] for subject in document["subjects"]]
+    return PackedAnswers(explorer.PackedJson(document), subjects, left_out)
 
 
 def _page_words_and_views(report: ReportData) -> dict[str, Any]:
@@ -74,9 +103,8 @@ def _page_words_and_views(report: ReportData) -> dict[str, Any]:
     }
 
 
-def _localized_names(report: ReportData, document: dict[str, Any]) -> dict[str, Any]:
+def _localized_names(report: ReportData, ids: list[str]) -> dict[str, Any]:
     """Subjects and their groups, by language."""
-    ids = [subject["id"] for subject in document["subjects"]]
     frames = (run.scores.select("subject", "supercategory") for run in report.answered)
     groups = dict(pl.concat(frames).unique().iter_rows())
     both = [get_translator(lang) for lang in LANGUAGES]

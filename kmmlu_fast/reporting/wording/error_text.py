@@ -7,7 +7,8 @@ for. Knows nothing of HTML, nor of how errors are counted (``analysis.error_prof
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
@@ -37,33 +38,53 @@ _ORDER = ["yes", "no", "shortest quarter", "second", "third", "longest quarter"]
 _ORDER += ["below 0.4", "0.4-0.6", "0.6-0.8", "0.8 and above", "not given"]
 
 
-def errors_section(
-    report: ReportData, shown: Sequence[Run], t: Translator, *, with_texts: bool
-) -> Row | None:
-    """The report's section; None if no run has answers. ``shown``: the runs in focus; the errors of the last
-    one are listed.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorCounts:
+    """What the section shows, without words: counted once for all languages."""
+
+    totals: dict[str, Row]  # error_kinds by run
+    by_subject: list[tuple[str, pl.DataFrame]]  # of up to two runs in focus: name, error_kinds by subject
+    profiles: dict[str, pl.DataFrame] | None  # error_profile by run in focus; None if no texts are known
+    surest: str  # the run whose confident errors are listed
+    confident: pl.DataFrame
+
+
+def count_errors(report: ReportData, shown: Sequence[Run]) -> ErrorCounts | None:
+    """The counts; None if no run has answers. ``shown``: the runs in focus; the errors of the last one are
+    listed.
     """
     questions = report.questions
     focus = [run for run in shown if run.predictions is not None]
     if not focus:
         return None
-    sure = _confident_error_rows(focus[-1], questions if with_texts else None, t)
-    totals = {run.name: error_kinds(run.frame).row(0, named=True) for run in report.answered}
-    kinds = [kind for kind in KINDS if any(row[kind] for row in totals.values())]
+    profiles = None
+    if questions is not None:
+        profiles = {run.name: error_profile(run.frame, questions) for run in focus}
+    return ErrorCounts(
+        totals={run.name: error_kinds(run.frame).row(0, named=True) for run in report.answered},
+        by_subject=[(run.name, error_kinds(run.frame, ("subject",))) for run in focus[-2:]],
+        profiles=profiles,
+        surest=focus[-1].name,
+        confident=confident_errors(focus[-1].frame, LISTED),
+    )
+
+
+def errors_section(counts: ErrorCounts, questions: pl.DataFrame | None, t: Translator) -> Row:
+    """The report's section. ``questions``: texts to show."""
+    sure = _confident_error_rows(counts.confident, questions, t)
+    kinds = [kind for kind in KINDS if any(row[kind] for row in counts.totals.values())]
     notes = [t("errors_note")]
     if {"confident", "close"} & {*kinds}:
         notes.append(t("errors_note_sure", confident=format_percent(CONFIDENT, 0)))
+    by_share = sorted(counts.totals.items(), key=lambda item: item[1]["errors"] / item[1]["total"])
     return {
         "kinds": [t(f"errors_{kind}") for kind in kinds],
-        "states": [
-            {"name": name, "cells": _error_count_cells(row, kinds)}
-            for name, row in sorted(totals.items(), key=lambda item: item[1]["errors"] / item[1]["total"])
-        ],
-        "profile": None if questions is None else _error_profile_table(focus, questions, t),
-        "subjects": _subject_error_rows(focus[-2:], kinds, t),
+        "states": [{"name": name, "cells": _error_count_cells(row, kinds)} for name, row in by_share],
+        "profile": None if counts.profiles is None else _error_profile_table(counts.profiles, t),
+        "subjects": _subject_error_rows(counts.by_subject, kinds, t),
         "sure": sure,
         "stems": any(row["stem"] for row in sure),
-        "sure_title": t("errors_sure", name=focus[-1].name),
+        "sure_title": t("errors_sure", name=counts.surest),
         "note": " ".join(notes),
     }
 
@@ -83,21 +104,24 @@ def _error_count_cells(row: Row, kinds: Sequence[str]) -> list[Row]:
     return [*cells, {"text": text, "sort": share}]
 
 
-def _subject_error_rows(runs: Sequence[Run], kinds: Sequence[str], t: Translator) -> list[Row]:
+def _subject_error_rows(
+    runs: Sequence[tuple[str, pl.DataFrame]], kinds: Sequence[str], t: Translator
+) -> list[Row]:
     """A row per subject and run, the subject with the largest share of errors first."""
     rows = []
-    for run in runs:
-        for row in error_kinds(run.frame, ("subject",)).iter_rows(named=True):
+    for name, frame in runs:
+        for row in frame.iter_rows(named=True):
             subject, share = t.subject(row["subject"]), row["errors"] / row["total"]
             cells = _error_count_cells(row, kinds)
-            rows.append({"subject": subject, "run": run.name, "cells": cells, "at": share})
+            rows.append({"subject": subject, "run": name, "cells": cells, "at": share})
     return sorted(rows, key=lambda row: (-row["at"], row["subject"], row["run"]))
 
 
-def _error_profile_table(runs: Sequence[Run], questions: pl.DataFrame, t: Translator) -> Row | None:
+def _error_profile_table(profiles: Mapping[str, pl.DataFrame], t: Translator) -> Row | None:
     """Accuracy by kind of question: a line per feature and value, a cell per run."""
-    tables = [error_profile(run.frame, questions) for run in runs]
-    known = [{(row["feature"], row["value"]): row for row in table.iter_rows(named=True)} for table in tables]
+    known = []
+    for profile in profiles.values():
+        known.append({(row["feature"], row["value"]): row for row in profile.iter_rows(named=True)})
     keys = sorted({key for rows in known for key in rows}, key=lambda key: _ORDER.index(key[1]))
     features = []
     for feature in dict.fromkeys(feature for rows in known for feature, _ in rows):
@@ -109,7 +133,7 @@ def _error_profile_table(runs: Sequence[Run], questions: pl.DataFrame, t: Transl
             lines.append({"value": label, "count": f"{count:,}", "cells": cells})
         if len(lines) > 1:  # else all questions are alike: nothing to compare
             features.append({"name": t(f"feature_{feature}"), "lines": lines})
-    return {"runs": [run.name for run in runs], "features": features} if features else None
+    return {"runs": list(profiles), "features": features} if features else None
 
 
 def _accuracy_cell(row: Row | None) -> Row:
@@ -121,9 +145,8 @@ def _accuracy_cell(row: Row | None) -> Row:
     }
 
 
-def _confident_error_rows(run: Run, questions: pl.DataFrame | None, t: Translator) -> list[Row]:
-    """The run's most confident errors by id, with the beginning of the question if texts are given."""
-    frame = confident_errors(run.frame, LISTED)
+def _confident_error_rows(frame: pl.DataFrame, questions: pl.DataFrame | None, t: Translator) -> list[Row]:
+    """The most confident errors by id, with the beginning of the question if texts are given."""
     stems: dict[str, str] = {}
     if questions is not None:
         wanted = questions.filter(pl.col("question_id").is_in(frame["question_id"].to_list()))

@@ -36,3 +36,13 @@ def test_what_was_chosen_for_the_device_is_passed_on_and_the_users_own_wins() ->
     settings = EngineSettings(model="m", extra=(("enforce_eager", True),))
     found = llm_arguments(settings, {"enforce_eager": False, "attention_backend": "FLASH_ATTN"}, on_gpu=True)
     assert found["enforce_eager"] is True and found["attention_backend"] == "FLASH_ATTN"
+
+
+def test_on_a_cpu_the_model_is_compiled_only_if_the_settings_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "register_fused_norms", lambda after: {"kernel_config": after})
+    eager = llm_arguments(EngineSettings(model="m", dtype="float32"), {}, on_gpu=False)
+    assert eager["enforce_eager"] is True and "compilation_config" not in eager and "kernel_config" in eager
+    compiled = llm_arguments(EngineSettings(model="m", dtype="float32", compiled=True), {}, on_gpu=False)
+    assert compiled["enforce_eager"] is False and compiled["compilation_config"] == {"mode": 3}
+    assert "kernel_config" not in compiled  # the compiler joins the norms itself
+    assert compiled["block_size"] == eager["block_size"]
