@@ -37,15 +37,8 @@ def opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 
 
 def config_of(model: Path, folder: Path, **more: Any) -> EvalConfig:
-    return build_config(
-        EvalConfig,
-        model=str(model),
-        dataset="sample",
-        limit=1,
-        output_dir=folder,
-        adapter_mode="swap",
-        **more,
-    )
+    more = {"dataset": "sample", "limit": 1, "adapter_mode": "swap", **more}
+    return build_config(EvalConfig, model=str(model), output_dir=folder, **more)
 
 
 def identity_of(config: EvalConfig, longer: int = 0) -> EngineIdentity:

@@ -77,7 +77,7 @@ def identify_engine(
         "model_digest": model.digest,
         "versions": {name: package_version(name) for name in (*kind.libraries(options), *_LIBRARIES)},
         "python": f"{sys.executable} {sys.version}",
-        "code": code_digest(),
+        "kmmlu_fast's code": code_digest()[:12],
         "processors": _usable_processors(),
         "environment": _deciding_variables(),
     }

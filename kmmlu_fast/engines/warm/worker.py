@@ -51,7 +51,7 @@ class _Waiting:
     its_turn: bool = False
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _State:
     """Shared by both threads; every access under ``changed``."""
 
