@@ -97,7 +97,7 @@ def warm_thread(
     identity: EngineIdentity = IDENTITY,
     idle_sec: float = 60.0,
     find_change: Any = lambda: "",
-) -> Iterator[WarmWorker]:
+) -> Iterator[Any]:
     """A worker in a thread of this process; ``worker.ended`` is why it ended, or the error."""
     worker: Any = WarmWorker(identity, folder, idle_sec)
     worker.ended = None

@@ -30,6 +30,7 @@ from kmmlu_fast.engines.warm import client as clients
 from kmmlu_fast.engines.warm.address import socket_path
 from kmmlu_fast.engines.warm.client import find_socket_folder, find_warm_engine
 from kmmlu_fast.engines.warm.identity import EngineIdentity
+from kmmlu_fast.engines.warm.messages import PULLED_AT_ONCE
 from kmmlu_fast.engines.warm.running import list_warm_engines
 
 
@@ -61,9 +62,9 @@ def test_requests_are_pulled_as_they_are_needed(tmp_path: Path) -> None:
             yield request
 
     with warm_thread(tmp_path):
-        running = connect(tmp_path).generate(endless(), no_follow_up)
+        running: Any = connect(tmp_path).generate(endless(), no_follow_up)
         next(running)
-        assert next(pulled) <= 2 * clients.PULLED_AT_ONCE
+        assert next(pulled) <= 2 * PULLED_AT_ONCE
         running.close()
 
 
@@ -80,7 +81,7 @@ def test_a_pass_that_is_left_early_is_dropped_and_the_next_one_is_whole(tmp_path
     with warm_thread(tmp_path, engine):
         command = connect(tmp_path)
         for follow_up in (None, text_after):
-            running = command.generate(letters(50), follow_up)
+            running: Any = command.generate(letters(50), follow_up)
             next(running)
             running.close()
             with pytest.raises(DataError, match="row 4"):

@@ -113,7 +113,7 @@ def test_on_a_gpu_texts_and_letters_are_two_engines(monkeypatch: pytest.MonkeyPa
 
 
 def test_sampled_prompts_are_prefilled_whole_so_their_context_counts() -> None:
-    more = {"output_type": "cot", "temperature": 0.6}
+    more: dict[str, Any] = {"output_type": "cot", "temperature": 0.6}
     assert key_of(**more, max_model_len=2048) == key_of(**more, max_model_len=1024)
     assert key_of(**more, max_model_len=4096) != key_of(**more, max_model_len=1024)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from kmmlu_fast.core.schema import Candidates, Completion, Continuation, Generation, Request, Response
+from kmmlu_fast.core.schema import Candidates, Completion, Continuation, Generation, Request, Response, Want
 from kmmlu_fast.engines.warm import messages
 from kmmlu_fast.engines.warm.messages import (
     BadMessageError,
@@ -39,7 +39,7 @@ def ends() -> Iterator[tuple[Link, socket.socket]]:
 
 
 @pytest.mark.parametrize("want", WANTS)
-def test_requests_and_responses_arrive_as_they_were(want: object) -> None:
+def test_requests_and_responses_arrive_as_they_were(want: Want) -> None:
     one, other = socket.socketpair()
     here, there = Link(one), Link(other)
     request = Request(question_id="법/1", stage="letters", token_ids=(5, 262143), want=want, carry=object())
