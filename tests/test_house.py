@@ -46,8 +46,7 @@ TESTED_ELSEWHERE = {
         "engines/warm/command_session"
     ),
     "through the release gate, exports and re-scored bundles (tests/shipping)": (
-        "shipping/artefact shipping/config shipping/llama_tools"
-        " shipping/papers shipping/source shipping/stops shipping/tensors"
+        "shipping/config shipping/llama_tools shipping/papers shipping/source shipping/stops shipping/tensors"
     ),
     "through evaluations (tests/evaluation/test_session.py, early_stopping/test_*.py)": (
         "evaluation/plan evaluation/questions"

@@ -6,6 +6,7 @@ In: predictions. Out: frames with these columns. Knows nothing of files.
 from __future__ import annotations
 
 from dataclasses import fields
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ _TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
 }
 
 PREDICTION_SCHEMA = pl.Schema({field.name: _TYPES[str(field.type)] for field in fields(Prediction)})
+_READ_COLUMNS = attrgetter(*PREDICTION_SCHEMA)
 
 
 def logprobs_list() -> pl.Expr:
@@ -37,7 +39,11 @@ def logprobs_list() -> pl.Expr:
 
 def predictions_frame(predictions: list[Prediction]) -> pl.DataFrame:
     """Predictions as a frame with exactly PREDICTION_SCHEMA."""
-    columns = [_make_column(name, [getattr(p, name) for p in predictions]) for name in PREDICTION_SCHEMA]
+    rows = [_READ_COLUMNS(prediction) for prediction in predictions]
+    by_column = zip(*rows, strict=True) if rows else ((),) * len(PREDICTION_SCHEMA)
+    columns = [
+        _make_column(name, list(values)) for name, values in zip(PREDICTION_SCHEMA, by_column, strict=True)
+    ]
     return pl.DataFrame(columns, schema=PREDICTION_SCHEMA)
 
 

@@ -62,7 +62,7 @@ class FakeEngine:
             response = self._answer(request)
             more = follow_up(response) if follow_up else []
             queue.extendleft(reversed(more))
-            yield replace(response, followed_by=len(more))
+            yield replace(response, followed_by=len(more)) if more else response
 
     def _answer(self, request: Request) -> Response:
         self._requests += 1

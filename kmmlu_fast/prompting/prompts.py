@@ -87,16 +87,15 @@ def format_question(question: Question, style: PromptStyle, cue: str | None = No
 
 def _fill_in(template: str, values: dict[str, str]) -> str:
     """The template with {name} replaced, all at once: braces in the values stay as they are."""
-    texts, names = _split_template(template)
-    filled = [text + values.get(name, f"{{{name}}}") for text, name in zip(texts, names, strict=False)]
-    return "".join(filled) + texts[-1]
+    return _percent_template(template, tuple(values)) % values
 
 
 @cache
-def _split_template(template: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Its literal texts, and the names between them."""
-    parts = _PLACEHOLDER.split(template)
-    return tuple(parts[::2]), tuple(parts[1::2])
+def _percent_template(template: str, names: tuple[str, ...]) -> str:
+    """The template for Python's ``%``, which fills it in at once; a {name} that is not of ``names`` stays."""
+    parts = _PLACEHOLDER.split(template.replace("%", "%%"))
+    marks = [f"%({name})s" if name in names else f"{{{name}}}" for name in parts[1::2]]
+    return "".join(text + mark for text, mark in zip(parts[::2], [*marks, ""], strict=True))
 
 
 def render_prompt(

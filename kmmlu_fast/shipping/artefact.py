@@ -12,7 +12,9 @@ from typing import Any, Literal
 
 from kmmlu_fast.core.errors import ConfigError, ModelError
 from kmmlu_fast.core.reading import expand_path
+from kmmlu_fast.core.untrusted_text import bounded_repr
 from kmmlu_fast.engines.hf.model import repository_quantization
+from kmmlu_fast.machine.packages import quantization_names
 from kmmlu_fast.models.chat_files import GENERATION_CONFIG as GENERATION
 from kmmlu_fast.models.gguf import is_gguf_path, read_gguf_file
 from kmmlu_fast.models.llama_cpp import GgufTokenizer
@@ -44,6 +46,8 @@ _ENDS_OF_TEXT = frozenset(
         "<turn|>",
     )
 )
+_READ_BY_TRANSFORMERS = ("bitsandbytes",)
+_READ_AS_ANOTHER = ("auto-round", "auto_round", "compressed_tensors")  # vLLM has other names for these
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,9 +113,23 @@ def open_artefact(spec: str, base_url: str | None) -> Artefact:
         if inside and not (path / "config.json").exists():
             raise ConfigError(f"{spec}: holds GGUF files; name them, such as {inside[0]}")
         model = resolve_model(spec)
+        _check_quantisation(spec, repository_quantization(model.config()))
         return Artefact(name=path.name, kind="directory", path=path.resolve(), model=model)
     if path.is_file():
         raise ModelError(f"{spec}: is a file, and no GGUF file; give a GGUF file or a model directory")
     if base_url is not None:
         return Artefact(name=spec, kind="server", path=None, model=None, base_url=base_url)
     raise ModelError(f"{spec}: no such file or directory; for a model that a server offers give --base-url")
+
+
+def _check_quantisation(spec: str, stored_as: str | None) -> None:
+    """ModelError for weights that neither transformers nor the installed vLLM reads (exl2, for example):
+    found here, not minutes later."""
+    read_by_vllm = quantization_names()
+    if stored_as in (None, *_READ_BY_TRANSFORMERS) or not read_by_vllm:
+        return
+    if str(stored_as).lower() not in {*read_by_vllm, *_READ_AS_ANOTHER}:
+        raise ModelError(
+            f"{spec}: is quantised as {bounded_repr(stored_as)}, which the installed vLLM does not read;"
+            " serve it with the program it was made for, and check the served model: its name, and --base-url"
+        )

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from tiny import make_tiny_tokenizer
 
 from kmmlu_fast.core.digests import tokens_digest
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.schema import LETTERS, Question
-from kmmlu_fast.prompting.prompt_styles import STYLES
+from kmmlu_fast.prompting.prompt_styles import STYLES, PromptStyle
 from kmmlu_fast.prompting.prompts import (
     Prompt,
     continuation_ids,
     encode_prompts,
+    format_question,
     letter_tokens,
     render_prompt,
     template_digest,
@@ -52,6 +55,22 @@ def test_lm_eval_few_shot_golden() -> None:
         + render_prompt(SKY, [], "lm-eval").text
     )
     assert render_prompt(SKY, [SEA], "lm-eval").text == expected
+
+
+def test_braces_and_percent_signs_stay_in_templates_and_in_questions() -> None:
+    style = PromptStyle(
+        name="odd",
+        prefix="",
+        cue="정답:",
+        delimiter=" ",
+        template="{question} 100 % {unknown} %(letters)s\n{options}\n{cue}",
+        option="{letter}: 50%% {text} {cue}|",
+    )
+    odd = replace(SKY, question="{letters} 5 % %s", options=("{text}", "%d", "{", "%"))
+    assert format_question(odd, style) == (
+        "{letters} 5 % %s 100 % {unknown} %(letters)s\n"
+        "A: 50%% {text} {cue}|B: 50%% %d {cue}|C: 50%% { {cue}|D: 50%% % {cue}|\n정답:"
+    )
 
 
 def test_qa_golden() -> None:
