@@ -149,8 +149,8 @@ def _start(entry: Entry) -> str:
     warm, adapter = (rows.get(("now", what)) for what in ("first answers, warm engine", ADAPTER))
     more = f"; of a new adapter of a finished base in {adapter['sec']['median']:.1f} s" if adapter else ""
     if warm:
-        cpu_sec = warm["cpu_sec"]["median"]
-        more += f"; with a warm engine in {warm['sec']['median']:.1f} s ({cpu_sec:.1f} CPU seconds of the command)"
+        sec, cpu_sec = (warm[unit]["median"] for unit in ("sec", "cpu_sec"))
+        more += f"; with a warm engine in {sec:.1f} s ({cpu_sec:.1f} CPU seconds of the command)"
     shown = f"a finished run shown again in {again['sec']['median']:.1f} s"
     return f"{first['sec']['median']:.1f} s{told}{more}; {shown}"
 
