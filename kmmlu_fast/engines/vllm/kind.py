@@ -55,7 +55,7 @@ def vllm_warm_parts(
     gpu = has_gpu()
     prepare_environment(gpu, settings.model)  # as the start does: its variables are part of the identity
     parts = asdict(settings)
-    del parts["max_model_len"], parts["seed"], parts["extra"]
+    del parts["max_model_len"], parts["seed"]
     if gpu:
         return {**parts, "gpus": [[card.name, card.capability] for card in list_gpus()]}
     del parts["generates"]  # chooses CUDA graphs

@@ -129,6 +129,8 @@ def _explain_others(folder: Path, identity: EngineIdentity) -> None:
         hint = ""
         if identity.parts.get("num_adapters"):
             hint = "; with --adapter-mode swap adapters are written into it"
+        elif identity.parts.get("gpus"):
+            hint = "; kmmlu-fast serve-engine --stop frees its memory"
         log_note(
             f"engine: the warm engine (pid {facts['pid']}) is another one: {', '.join(reasons[:3])}{hint}"
         )

@@ -8,6 +8,7 @@ of sockets.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -41,6 +42,14 @@ _PREFIXES = (
     "TORCH",
     "TRITON_",
     "VLLM_",
+)
+# Set by transformers and vLLM when they are imported, which a command may have done before.
+_SET_ON_IMPORT = (
+    "KMP_DUPLICATE_LIB_OK",
+    "KMP_INIT_AT_FORK",
+    "TORCHINDUCTOR_CACHE_DIR",
+    "TORCHINDUCTOR_COMPILE_THREADS",
+    "TRITON_CACHE_AUTOTUNING",
 )
 _LOGGING = ("TORCH_CPP_LOG_LEVEL", "TORCH_LOGS", "VLLM_CONFIGURE_LOGGING", "VLLM_LOGGING")
 
@@ -81,7 +90,7 @@ def identify_engine(
         "processors": _usable_processors(),
         "environment": _deciding_variables(),
     }
-    return EngineIdentity(parts, max_model_len)
+    return EngineIdentity(json.loads(json.dumps(parts)), max_model_len)  # as the other process shows them
 
 
 def describe_identity_differences(warm: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
@@ -108,5 +117,6 @@ def _deciding_variables() -> dict[str, str]:
     return {
         name: value
         for name, value in sorted(os.environ.items())
-        if name == "LD_PRELOAD" or (name.startswith(_PREFIXES) and not name.startswith(_LOGGING))
+        if name == "LD_PRELOAD"
+        or (name.startswith(_PREFIXES) and not name.startswith(_LOGGING) and name not in _SET_ON_IMPORT)
     }

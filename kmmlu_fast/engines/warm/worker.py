@@ -36,6 +36,7 @@ from kmmlu_fast.engines.warm.messages import (
 )
 
 GREETING_SEC = 10.0  # in which whoever connects says what it wants
+PATIENCE_SEC = 600.0  # for which a command may keep the engine without a word, such as while it is stopped
 _LINE_SEC = 1.0  # how often a waiting command hears of its place in the line
 _ACCEPT_SEC = 0.25
 # The first token of any vocabulary.
@@ -107,7 +108,7 @@ class WarmWorker:
                         continue
                     engine.start_afresh()
                     waiting.link.send({"ready": self._describe(engine)}, GREETING_SEC)
-                    CommandSession(waiting.link, engine, self.idle_sec).serve()
+                    CommandSession(waiting.link, engine, min(self.idle_sec, PATIENCE_SEC)).serve()
                 engine.start_afresh()  # also what a killed command left
             return self._state.stopping
         finally:

@@ -99,7 +99,17 @@ def test_model_files_adapters_versions_code_and_environment_count(monkeypatch: p
     assert len(set(keys)) == len(keys)
 
 
-@pytest.mark.parametrize("name", ["HOME", "VLLM_LOGGING_LEVEL", "TORCH_CPP_LOG_LEVEL", "COLUMNS"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "HOME",
+        "VLLM_LOGGING_LEVEL",
+        "TORCHINDUCTOR_CACHE_DIR",
+        "KMP_INIT_AT_FORK",
+        "TORCH_CPP_LOG_LEVEL",
+        "COLUMNS",
+    ],
+)
 def test_other_variables_do_not(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     before = key_of()
     monkeypatch.setenv(name, "other")
