@@ -5,6 +5,8 @@ In: a ``WarmEngineConfig``. Out: why it ended. Knows nothing of questions.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.errors import ConfigError, KmmluError
 from kmmlu_fast.engines import factory
@@ -48,7 +50,11 @@ def keep_engine_warm(config: WarmEngineConfig) -> str:
         assert isinstance(engine, ReusableEngine)
         return engine
 
+    is_local = Path(model.path).exists()
+
     def find_change() -> str:
+        if not is_local:  # a commit of the hub, whose files do not change
+            return ""
         try:
             now = resolve_model(config.model, config.revision, config.trust_remote_code)
         except KmmluError as error:
