@@ -124,15 +124,20 @@ def warm_thread(
 
 CHILD = """
 import sys
+import time
 from pathlib import Path
 from kmmlu_fast.command.crash_guard import run_with_crash_guard
 from kmmlu_fast.command.run import run_main
 from warm_cases import IDENTITY, LoggingEngine
 from kmmlu_fast.engines.warm.worker import WarmWorker
 def serve():
-    worker = WarmWorker(IDENTITY, Path(sys.argv[1]), float(sys.argv[3]))
+    delay_sec, idle_sec, start_sec = map(float, sys.argv[2:])
+    worker = WarmWorker(IDENTITY, Path(sys.argv[1]), idle_sec)
+    def open_engine():
+        time.sleep(start_sec)
+        return LoggingEngine(delay_sec)
     try:
-        print(worker.serve_commands(lambda: LoggingEngine(float(sys.argv[2]))))
+        print(worker.serve_commands(open_engine))
     finally:
         worker.close()
 sys.exit(run_main(serve))
@@ -141,12 +146,12 @@ sys.exit(run_main(serve))
 
 @contextlib.contextmanager
 def warm_process(
-    folder: Path, delay_sec: float = 0.0, idle_sec: float = 60.0
+    folder: Path, delay_sec: float = 0.0, idle_sec: float = 60.0, start_sec: float = 0.0
 ) -> Iterator[subprocess.Popen[str]]:
     """The same in a process of its own, which can be killed."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
     process = subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(folder), str(delay_sec), str(idle_sec)],
+        [sys.executable, "-c", CHILD, str(folder), str(delay_sec), str(idle_sec), str(start_sec)],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -37,7 +37,8 @@ def test_status_and_stop(capsys: Caught) -> None:
     ("flags", "says"),
     [
         (["--status", "--stop"], "--status and --stop are two commands"),
-        (["--engine", "transformers"], "--engine transformers is not kept warm: omit --engine"),
+        (["--engine", "transformers"], "only --engine vllm is kept warm, and this is transformers"),
+        (["--model", "x.gguf"], "only --engine vllm is kept warm, and this is llama-cpp"),
         (["--idle-minutes", "0"], "greater than 0"),
         (["--model", "./absent"], "no such directory"),
     ],

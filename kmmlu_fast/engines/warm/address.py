@@ -40,7 +40,7 @@ def can_check_peers() -> bool:
 def socket_folder() -> Path:
     """The directory of this user's warm engines, whether or not it exists."""
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    if runtime and Path(runtime).is_dir():
+    if Path(runtime).is_absolute() and Path(runtime).is_dir():  # the XDG specification ignores others
         return Path(runtime) / "kmmlu_fast"
     return Path(tempfile.gettempdir()) / f"kmmlu_fast-{os.geteuid()}"
 

@@ -60,5 +60,5 @@ class WarmEngineConfig(EngineConfig):
         if self.status and self.stop:
             raise ValueError("--status and --stop are two commands: give one of them")
         if not find_engine_kind(self.engine).can_be_warm:
-            raise ValueError(f"--engine {self.engine} is not kept warm: omit --engine")
+            raise ValueError(f"only --engine vllm is kept warm, and this is {self.engine}")
         return self

@@ -33,7 +33,8 @@ def test_without_a_runtime_directory_it_is_a_temporary_one_by_user(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    for value in ("", str(tmp_path / "absent")):
+    monkeypatch.chdir(tmp_path)
+    for value in ("", ".", str(tmp_path / "absent")):
         monkeypatch.setenv("XDG_RUNTIME_DIR", value)
         assert address.socket_folder() == tmp_path / f"kmmlu_fast-{os.geteuid()}"
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from warm_cases import IDENTITY, connect, warm_process, warm_thread
+from warm_cases import IDENTITY, connect, wait_until, warm_process, warm_thread
 
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.engines.warm.address import make_socket_folder, socket_folder
@@ -54,6 +54,14 @@ def test_all_are_stopped_at_once_even_those_that_answer(folder: Path) -> None:
         assert stdout.strip() == f"stopped by process {os.getpid()}" and number != os.getpid()
         command.close()
     assert list_warm_engines() == []
+
+
+def test_one_that_is_still_starting_is_stopped_too(folder: Path) -> None:
+    with warm_process(folder, start_sec=60) as process:
+        wait_until(lambda: [facts["phase"] for facts in list_warm_engines()] == ["starting"])
+        assert stop_warm_engines()
+        assert process.wait(30) == 128 + signal.SIGTERM
+    assert not list(folder.glob("*.sock"))
 
 
 def test_a_killed_process_is_not_listed_and_its_socket_is_gone(folder: Path) -> None:
