@@ -110,6 +110,7 @@ def _wait_for_turn(link: Link) -> dict[str, Any]:
         ahead = int(place.get("place") or 1) - 1
         return ", ".join(filter(None, [behind, f"{ahead} more before this one" if ahead else ""]))
 
+    is_told = False
     with report_wait("engine: waiting for the warm engine", phase):
         while True:
             message = link.receive(_ALIVE_SEC)
@@ -117,6 +118,9 @@ def _wait_for_turn(link: Link) -> dict[str, Any]:
                 facts: dict[str, Any] = message["ready"]
                 return facts
             place = message
+            if not is_told and (why := phase()):
+                log_note(f"engine: waiting for the warm engine: {why} (--no-warm-engine starts another)")
+                is_told = True
 
 
 def _explain_others(folder: Path, identity: EngineIdentity) -> None:

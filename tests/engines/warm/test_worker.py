@@ -8,6 +8,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,20 @@ def test_a_second_command_waits_for_the_first(tmp_path: Path, caplog: pytest.Log
             pass
         second.close()
         assert answers(connect(tmp_path)) == BASE
+
+
+def test_a_waiting_command_says_for_whom(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "kmmlu_fast")
+    with warm_thread(tmp_path) as worker:
+        first = connect(tmp_path)
+        got: list[Any] = []
+        waiting = threading.Thread(target=lambda: got.append(answers(connect(tmp_path))))
+        waiting.start()
+        wait_until(lambda: f"it answers process {os.getpid()} (--no-warm-engine" in caplog.text)
+        assert not got and len(worker._state.line) == 1
+        first.close()
+        waiting.join(30)
+    assert got == [BASE]
 
 
 def _connected(folder: Path) -> socket.socket:
