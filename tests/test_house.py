@@ -42,7 +42,7 @@ TESTED_ELSEWHERE = {
         " engines/vllm/kind"
         " machine/device_memory engines/llama_cpp/kind models/llama_cpp"
     ),
-    "through commands that ask warm engines (tests/engines/warm/test_client.py, test_worker.py)": (
+    "through commands that ask warm engines (tests/engines/warm/test_remote_engine.py, test_worker.py)": (
         "engines/warm/command_session"
     ),
     "through the release gate, exports and re-scored bundles (tests/shipping)": (

@@ -17,8 +17,9 @@ from kmmlu_fast.core.errors import AdapterError, EngineError
 from kmmlu_fast.core.schema import Adapter, Candidates, Generation, Request, Response
 from kmmlu_fast.engines.fake import FakeEngine
 from kmmlu_fast.engines.protocol import FollowUp
-from kmmlu_fast.engines.warm.client import WarmEngine, find_warm_engine
+from kmmlu_fast.engines.warm.client import find_warm_engine
 from kmmlu_fast.engines.warm.identity import EngineIdentity
+from kmmlu_fast.engines.warm.remote_engine import WarmEngine
 from kmmlu_fast.engines.warm.worker import WarmWorker
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -129,6 +130,7 @@ from pathlib import Path
 from kmmlu_fast.command.crash_guard import run_with_crash_guard
 from kmmlu_fast.command.run import run_main
 from warm_cases import IDENTITY, LoggingEngine
+from kmmlu_fast.engines.warm.remote_engine import WarmEngine
 from kmmlu_fast.engines.warm.worker import WarmWorker
 def serve():
     delay_sec, idle_sec, start_sec = map(float, sys.argv[2:])
