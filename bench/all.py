@@ -104,8 +104,13 @@ def _command(entry: Entry, begins: str, unit: str) -> float | None:
 # benchmark -> (arguments of the quick round, figures)
 ROUND: dict[str, tuple[list[str], tuple[Figure, ...]]] = {
     "start": (
-        ["--repeats", "1"],
+        ["--repeats", "1", "--warm"],
         (
+            Figure(
+                "the second command of a warm engine, s",
+                lambda e: _median(_row(e, tree="now", what="first answers, warm engine"), "sec"),
+                3.0,
+            ),
             Figure(
                 "command to first answers, s",
                 lambda e: _median(_row(e, tree="now", what="first answers"), "sec"),

@@ -20,6 +20,7 @@ from pydantic import Field
 
 from bench.common import RESULTS, ROOT
 from bench.shape_model import SHAPES
+from bench.start import ADAPTER
 from kmmlu_fast.command.flags import Config, parse_config
 from kmmlu_fast.command.run import run_main
 from kmmlu_fast.core.errors import ConfigError
@@ -179,9 +180,13 @@ def _start(entry: Entry) -> str:
     first, again = rows["now", "first answers"], rows["now", "shown again"]
     ratio = first.get("cpu_sec_of_before")
     told = f", {ratio:.2f} of the CPU time before" if ratio else ""
-    return (
-        f"{first['sec']['median']:.1f} s{told}; a finished run shown again in {again['sec']['median']:.1f} s"
-    )
+    warm, adapter = (rows.get(("now", what)) for what in ("first answers, warm engine", ADAPTER))
+    more = f"; of a new adapter of a finished base in {adapter['sec']['median']:.1f} s" if adapter else ""
+    if warm:
+        sec, cpu_sec = (warm[unit]["median"] for unit in ("sec", "cpu_sec"))
+        more += f"; with a warm engine in {sec:.1f} s ({cpu_sec:.1f} CPU seconds of the command)"
+    shown = f"a finished run shown again in {again['sec']['median']:.1f} s"
+    return f"{first['sec']['median']:.1f} s{told}{more}; {shown}"
 
 
 def _swap(entry: Entry) -> str:

@@ -78,6 +78,7 @@ class EvalSettings(TypedDict, total=False):
     overwrite: bool
     lang: Literal["en", "ko"]
     report_to: Texts
+    warm_engine: bool
     plan: bool
     gpu_memory: float | None
 

@@ -25,6 +25,7 @@ VERBS = {
     "push": "publish a model with its numbers and a text-free bundle",
     "verify": "check published numbers against the model",
     "plan": "how many questions, minutes and seeds show a difference",
+    "serve-engine": "keep an engine warm: the next eval answers within seconds",
     "doctor": "show what this computer has and what will work on it",
     "install": "install the tested package versions into this environment",
 }
@@ -43,8 +44,9 @@ def dispatch_command(argv: list[str] | None = None) -> int:
     if not arguments or arguments[0] not in VERBS:
         return run_main(lambda: _run_own_command(arguments))
     try:
-        module = importlib.import_module(f"kmmlu_fast.{arguments[0]}")
-        return int(getattr(module, f"run_{arguments[0]}_command")(arguments[1:]))
+        name = arguments[0].replace("-", "_")
+        module = importlib.import_module(f"kmmlu_fast.{name}")
+        return int(getattr(module, f"run_{name}_command")(arguments[1:]))
     except SystemExit as stop:  # --help
         return int(stop.code or 0)
 
@@ -69,7 +71,7 @@ def _run_own_command(arguments: list[str]) -> int:
 
 def _usage_text(lang: str) -> str:
     usage = translate_help("usage: kmmlu-fast VERB ...", lang)
-    rows = [f"  {verb:<12}{translate_help(text, lang)}" for verb, text in {**VERBS, **_EXTRA}.items()]
+    rows = [f"  {verb:<14}{translate_help(text, lang)}" for verb, text in {**VERBS, **_EXTRA}.items()]
     return "\n".join([usage, "", *rows, "", translate_help(_WORKFLOW, lang)])
 
 

@@ -29,7 +29,7 @@ TESTED_ELSEWHERE = {
         "core/errors core/prediction_frames core/schema core/settings core/version"
         " engines/names engines/options engines/protocol models/default_model data/default_exam"
         " training/result training/encoded runs/run evaluation/config reporting/config sampling/config"
-        " contamination/config training/config prompting/prompt_styles"
+        " contamination/config training/config prompting/prompt_styles engines/warm/config"
     ),
     "whole, through the verbs that they end or start (tests/faults, tests/doors)": (
         "command/exit_codes command/help_text command/run command/streams core/console core/untrusted_text"
@@ -42,11 +42,14 @@ TESTED_ELSEWHERE = {
         " engines/vllm/kind"
         " machine/device_memory engines/llama_cpp/kind models/llama_cpp"
     ),
+    "through commands that ask warm engines (tests/engines/warm/test_remote_engine.py, test_worker.py)": (
+        "engines/warm/command_session"
+    ),
     "through the release gate, exports and re-scored bundles (tests/shipping)": (
         "shipping/config shipping/llama_tools shipping/papers shipping/source shipping/stops shipping/tensors"
     ),
     "through evaluations (tests/evaluation/test_session.py, early_stopping/test_*.py)": (
-        "evaluation/open_engines evaluation/plan evaluation/questions"
+        "evaluation/plan evaluation/questions"
         " evaluation/early_stopping/passes"
         " evaluation/early_stopping/record"
     ),

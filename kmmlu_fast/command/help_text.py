@@ -36,6 +36,7 @@ CONFIGS = {
     "push": "kmmlu_fast.shipping.config:PushConfig",
     "verify": "kmmlu_fast.shipping.config:VerifyConfig",
     "plan": "kmmlu_fast.reporting.config:PlanConfig",
+    "serve-engine": "kmmlu_fast.engines.warm.config:WarmEngineConfig",
 }
 _COLUMN = 30
 
@@ -49,7 +50,7 @@ def load_config_class(verb: str) -> type[Config]:
 
 def invoked_command(prog: str) -> str:
     """``kmmlu-fast eval`` or ``python -m kmmlu_fast eval``, however the user called it; else ``prog``."""
-    verb = prog.rpartition(".")[2]
+    verb = prog.rpartition(".")[2].replace("_", "-")
     started = Path(sys.argv[0]) if sys.argv and sys.argv[0] else Path()
     if started.name in ("kmmlu-fast", "kmmlu-fast.exe"):
         return f"kmmlu-fast {verb}"

@@ -41,6 +41,10 @@ class FakeEngine:
     def swap(self, adapter: Adapter | None) -> None:
         self._held = adapter
 
+    def start_afresh(self) -> None:
+        self._held = None
+        self._prompt_tokens = self._requests = 0
+
     def generate(self, requests: Iterable[Request], follow_up: FollowUp | None = None) -> Iterator[Response]:
         source = iter(requests)
         queue: deque[Request] = deque()

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 OpenEngine: TypeAlias = "Callable[[EngineOptions, Model, Sequence[Adapter], int, str | None], Engine]"
 """(options, model, adapters, longest prompt + output in tokens, path of a merged copy or None) -> engine."""
+WarmParts: TypeAlias = (
+    "Callable[[EngineOptions, Model, Sequence[Adapter], int, str | None], dict[str, Any] | None]"
+)
+"""The same arguments -> JSON-able parts of an engine's identity."""
 
 
 class ChooseForQuestions(Protocol):
@@ -33,6 +37,12 @@ class ChooseForQuestions(Protocol):
 
 def _no_advice() -> str:
     return ""
+
+
+def _not_kept_warm(
+    options: EngineOptions, model: Model, adapters: Sequence[Adapter], max_model_len: int, path: str | None
+) -> dict[str, Any] | None:
+    return None
 
 
 def _no_problem(options: EngineOptions) -> str:
@@ -75,7 +85,15 @@ class EngineKind:
     keeps_special: bool = True  # writes special tokens into texts if asked to
     on_gpu: Callable[[EngineOptions], bool] = _computes_on_gpu_here  # whether GPUs compute, wherever they are
     swap_problem: Callable[[EngineOptions], str] = _no_problem  # "" if weights can be written into it
+    # What the engine that ``open`` starts with the same arguments is built from, for ``warm``; None if it
+    # cannot outlive a command. Without the length of the context: a longer one gives the same answers.
+    warm_parts: WarmParts = _not_kept_warm
     advice: Callable[[], str] = _no_advice  # "" if no other --engine is better on this machine
+
+    @property
+    def can_be_warm(self) -> bool:
+        """Whether a process may keep such an engine for other commands."""
+        return self.warm_parts is not _not_kept_warm
 
 
 def find_engine_kind(name: str) -> EngineKind:

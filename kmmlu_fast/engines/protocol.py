@@ -48,3 +48,12 @@ class SwappingEngine(Engine, Protocol):
         requests run, or if the weights could not be written.
         """
         ...
+
+
+@runtime_checkable
+class ReusableEngine(SwappingEngine, Protocol):
+    """An engine that can be as it was after its start, for the next user of it (``warm``)."""
+
+    def start_afresh(self) -> None:
+        """Hold the base's weights, and nothing of earlier requests. EngineError if that fails."""
+        ...

@@ -81,6 +81,7 @@ class EvalConfig(EngineConfig):
             "ray_address",
             "base_url",
             "concurrency",
+            "warm_engine",
         ),
         "plan": ("plan", "gpu_memory"),
     }
@@ -284,6 +285,10 @@ class EvalConfig(EngineConfig):
             "trackers that get the results: tensorboard, trackio, wandb, mlflow, or all that are installed;"
             " default: none"
         ),
+    )
+    warm_engine: bool = Field(
+        True,
+        description="ask the engine that serve-engine keeps warm, if it is the one that would be started",
     )
     plan: bool = Field(
         False, description="print what would be asked, what it needs and how long it would take, and stop"

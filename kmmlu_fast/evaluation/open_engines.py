@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.errors import AdapterError
@@ -18,6 +19,31 @@ from kmmlu_fast.evaluation.plan import EvalPlan
 from kmmlu_fast.models import merging
 
 EngineOpener = Callable[[list[Adapter], int, str | None], Engine]
+
+
+def make_engine_opener(plan: EvalPlan) -> EngineOpener:
+    """Opens engines as the plan's config says: the user's warm engine if it gives the same answers, else one
+    in this process.
+    """
+    from kmmlu_fast.engines import factory
+    from kmmlu_fast.engines.warm.client import find_socket_folder, find_warm_engine
+    from kmmlu_fast.engines.warm.identity import identify_engine
+
+    config, model = plan.config, plan.model
+
+    def open_engine(adapters: list[Adapter], max_model_len: int, path: str | None) -> Engine:
+        def start_here() -> Engine:
+            log_note(f"engine: starting {config.engine} for {Path(path or model.path).name}")
+            return factory.open_engine(config, model, adapters, max_model_len, path)
+
+        if config.warm_engine and (folder := find_socket_folder()):
+            identity = identify_engine(config, model, adapters, max_model_len, path)
+            warm = find_warm_engine(identity, folder, start_here) if identity else None
+            if warm is not None:
+                return warm
+        return start_here()
+
+    return open_engine
 
 
 def _note_mode(adapter: Adapter, mode: Mode, reason: str) -> None:

@@ -15,6 +15,7 @@ from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.schema import Adapter, Question
 from kmmlu_fast.data import dataset
 from kmmlu_fast.data.exam_source import ExamSource
+from kmmlu_fast.engines.compute_type import resolve_compute_type
 from kmmlu_fast.engines.kind import find_engine_kind
 from kmmlu_fast.evaluation import adapter_probe
 from kmmlu_fast.evaluation.adapter_mode import adapter_loading_mode
@@ -25,7 +26,6 @@ from kmmlu_fast.evaluation.earlier_runs import digest_for_runs
 from kmmlu_fast.evaluation.questions import EvalQuestions, load_eval_questions
 from kmmlu_fast.evaluation.sampling_defaults import use_model_sampling
 from kmmlu_fast.machine import environment
-from kmmlu_fast.machine.device import gpu_capability, resolve_auto_dtype
 from kmmlu_fast.models import model as models
 from kmmlu_fast.models.adapter_files import require_adapter_folder
 from kmmlu_fast.models.adapters import adapter_warnings, load_adapters
@@ -93,9 +93,9 @@ def make_eval_plans(config: EvalConfig) -> list[EvalPlan]:
     _check_local_files(config)
     question_sets = load_eval_questions(config)
     model = models.resolve_model(config.model, config.revision, config.trust_remote_code)
-    config, type_notes = _resolve_dtype(config, model)
-    config, mode_notes = _choose_for_questions(config, sum(len(one.questions) for one in question_sets))
-    type_notes += mode_notes
+    config, type_note = resolve_compute_type(config, model)
+    config, mode_note = _choose_for_questions(config, sum(len(one.questions) for one in question_sets))
+    type_notes = [note for note in (type_note, mode_note) if note]
     adapters = load_adapters(config.adapter, model, adapter_loading_mode(config))
     chat = choose_chat_settings(config, model, adapters, open_tokenizer(model))
     plans = [_plan_exam(config, one, model, adapters, chat, type_notes) for one in question_sets]
@@ -211,19 +211,7 @@ def _probe_token_ids(rendered: list[list[Prompt]], tokenizer: Any) -> list[list[
     return encode_prompts(tokenizer, [prompts[0] for prompts in some])
 
 
-def _resolve_dtype(config: EvalConfig, model: Model) -> tuple[EvalConfig, list[str]]:
-    """The config with ``--dtype auto`` resolved for this device, and a note if the choice is unusual."""
-    computes_here = find_engine_kind(config.engine).computes_here and not config.ray_address
-    if config.dtype != "auto" or not computes_here:
-        return config, []
-    model_config = model.config()
-    model_type = str(model_config.get("model_type", ""))
-    quantized = bool(model_config.get("quantization_config"))
-    dtype, reason = resolve_auto_dtype(gpu_capability(), model_type, quantized)
-    return config.model_copy(update={"dtype": dtype}), [reason] if reason else []
-
-
-def _choose_for_questions(config: EvalConfig, questions: int) -> tuple[EvalConfig, list[str]]:
+def _choose_for_questions(config: EvalConfig, questions: int) -> tuple[EvalConfig, str]:
     """The config with what the engine decides by the number of questions, and a note about it. All questions
     count, answered ones too: a continued run decides as before.
     """
@@ -233,7 +221,7 @@ def _choose_for_questions(config: EvalConfig, questions: int) -> tuple[EvalConfi
         letters=config.output_type == "multiple_choice",
         adapters=bool(config.adapter),
     )
-    return config.model_copy(update=chosen), [note] if note else []
+    return config.model_copy(update=chosen), note
 
 
 def _needed_context_tokens(needed: int, model: Model) -> int:

@@ -9,7 +9,6 @@ nothing of engines.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from kmmlu_fast.evaluation.adapter_mode import adapter_loading_mode
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.questions import question_source_digests
 from kmmlu_fast.machine import environment, gpus
+from kmmlu_fast.machine.environment import code_digest
 from kmmlu_fast.machine.host import best_cpu_dtype
 from kmmlu_fast.models.adapters import ADAPTER_CARD, load_adapters
 from kmmlu_fast.models.chat_files import CHAT_FILES
@@ -32,9 +32,8 @@ from kmmlu_fast.models.model import Model, resolve_model
 from kmmlu_fast.runs.run import Run
 from kmmlu_fast.runs.store import load_run_directory
 
-_PACKAGE = Path(__file__).parents[1]
-# Where a run is written and who is told, not what is in it.
-_LOCATION_FLAGS = {"output_dir", "overwrite", "plan", "gpu_memory", "report_to"}
+# Where a run is written, who is told and who keeps the engine, not what is in it.
+_LOCATION_FLAGS = {"output_dir", "overwrite", "plan", "gpu_memory", "report_to", "warm_engine"}
 
 
 def reusable_runs(config: EvalConfig) -> list[Run] | None:
@@ -99,12 +98,3 @@ def _template_digests(config: EvalConfig, adapters: Sequence[Adapter]) -> list[s
     declared = [config.protocol, *config.protocols]
     paths += [expand_path(name, "--protocol") for name in declared if name]
     return [hash_file(path) if path.is_file() else "" for path in paths]
-
-
-def code_digest() -> str:
-    """sha256 of this package's modules and YAML files: a change of either may change prompts."""
-    state = hashlib.sha256()
-    for path in sorted(_PACKAGE.rglob("*")):
-        if path.suffix in (".py", ".yaml"):
-            state.update(f"{path.relative_to(_PACKAGE)}\x1f".encode() + path.read_bytes())
-    return state.hexdigest()

@@ -26,7 +26,7 @@ from kmmlu_fast.evaluation import adapter_probe, reuse, runner
 from kmmlu_fast.evaluation.base_model import take_base_from_adapters
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.early_stopping.evaluation import EarlyStoppingEvaluation
-from kmmlu_fast.evaluation.open_engines import EngineManager, EngineOpener
+from kmmlu_fast.evaluation.open_engines import EngineManager, EngineOpener, make_engine_opener
 from kmmlu_fast.evaluation.plan import EvalPlan, make_eval_plans
 from kmmlu_fast.evaluation.run_names import run_directory_name
 from kmmlu_fast.evaluation.tracking import tracked_run
@@ -68,12 +68,7 @@ def _evaluate_states(config: EvalConfig, open_engine: EngineOpener | None) -> li
         log_note(f"note: {text}")
     first = plans[0]
     if open_engine is None:
-        from kmmlu_fast.engines import factory as engines
-
-        def open_engine(adapters: list[Adapter], max_model_len: int, path: str | None) -> Engine:
-            log_note(f"engine: starting {config.engine} for {Path(path or first.model.path).name}")
-            return engines.open_engine(first.config, first.model, adapters, max_model_len, path)
-
+        open_engine = make_engine_opener(first)
     engine = EngineManager(first, open_engine)
     sessions = [_ExamSession(plan, engine, len(config.exam) > 1) for plan in plans]
     try:

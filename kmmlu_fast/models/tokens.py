@@ -2,14 +2,15 @@
 
 In: a ``Model``. Out: its tokenizer: transformers' own, or a light one that loads in a tenth of the time. When
 a model is first opened, both are loaded and their full states (vocabulary, merges, normaliser, templates)
-compared. The result is cached under the digest of the tokenizer's files and the libraries' versions. What
-only transformers has (chat templates, special tokens by role) loads its tokenizer on demand. Knows nothing of
-prompts.
+compared. The result is cached under the digest of the tokenizer's files and the libraries' versions, with
+what prompts need of the rest: the chat template and the special tokens by role. What else only transformers
+has loads its tokenizer on demand. Knows nothing of prompts.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,14 +25,20 @@ from kmmlu_fast.models.gguf import is_gguf_path
 from kmmlu_fast.models.model import Model, load_tokenizer
 from kmmlu_fast.models.model_files import model_content_digest
 
-_RECORD_FORMAT = 2  # of what is kept in the cache
+_RECORD_FORMAT = 3  # of what is kept in the cache
+_SPECIAL = ("all_special_ids", "all_special_tokens", "special_tokens_map", "unk_token_id")
 
 
 class LightTokenizer:
-    """A model's tokenizer.json; all else comes from transformers' tokenizer, loaded on demand."""
+    """A model's tokenizer.json; all else comes from transformers' tokenizer, loaded on demand. ``special``:
+    its attributes that need not be loaded.
+    """
 
-    def __init__(self, model: Model, backend: Any, chat_template: str | None) -> None:
+    def __init__(
+        self, model: Model, backend: Any, chat_template: str | None, special: dict[str, Any] | None = None
+    ) -> None:
         self._model, self.backend_tokenizer, self.chat_template = model, backend, chat_template
+        self._special = special or {}
         self._full: Any = None
 
     def __call__(
@@ -58,8 +65,10 @@ class LightTokenizer:
         return self._full
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
+        if name.startswith("__") or name == "_special":
             raise AttributeError(name)
+        if name in self._special:
+            return copy.deepcopy(self._special[name])
         return getattr(self.transformers_tokenizer, name)
 
 
@@ -79,14 +88,21 @@ def open_tokenizer(model: Model) -> Any:
         known = read_json(record)
     if known is None:
         full = load_tokenizer(model)
-        known = {"same": is_equivalent_tokenizer(full, folder), "chat_template": _chat_template(full)}
+        known = {
+            "same": is_equivalent_tokenizer(full, folder),
+            "chat_template": _chat_template(full),
+            "special": _special_attributes(full),
+        }
         with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
             record.parent.mkdir(parents=True, exist_ok=True)
             write_json_atomically(record, known)
         return full
     if known.get("same") is not True:
         return load_tokenizer(model)
-    return LightTokenizer(model, _read_tokenizer_file(folder), known.get("chat_template"))
+    special = known.get("special")
+    if not isinstance(special, dict) or not set(special) <= set(_SPECIAL):
+        special = None
+    return LightTokenizer(model, _read_tokenizer_file(folder), known.get("chat_template"), special)
 
 
 def is_equivalent_tokenizer(full: Any, folder: Path) -> bool:
@@ -124,6 +140,21 @@ def _read_tokenizer_file(folder: Path) -> Any:
         raise ModelError(
             f"{folder / 'tokenizer.json'}: is not a tokenizer ({one_line(str(error), 200)})"
         ) from error
+
+
+def _special_attributes(full: Any) -> dict[str, Any]:
+    """The special tokens, as far as JSON gives them back as they are."""
+    attributes = {name: getattr(full, name, None) for name in _SPECIAL}
+    return {name: value for name, value in attributes.items() if value is not None and _survives_json(value)}
+
+
+def _survives_json(value: Any) -> bool:
+    """Whether only plain texts, numbers, lists and dicts are in it: an added token is of another type."""
+    if isinstance(value, dict):
+        return all(type(name) is str and _survives_json(each) for name, each in value.items())
+    if isinstance(value, list):
+        return all(map(_survives_json, value))
+    return type(value) in (str, int)
 
 
 def _chat_template(full: Any) -> str | None:

@@ -29,6 +29,7 @@ VERBS = {
     "sampling": ("sample",),
     "evaluation": ("eval",),
     "engines": ("eval",),
+    "engines/warm": ("eval", "serve-engine"),
     "contamination": ("leakage", "train"),
     "reporting": ("compare", "report", "plan", "eval"),
     "compare": ("compare",),
@@ -78,7 +79,8 @@ class Message:
         top = self.place.split("/")[0].split(".py")[0]
         named = re.findall(r"(?:kmmlu_fast\.|kmmlu-fast |\brun )(\w+)", self.text)
         named += re.findall(r"\b([a-z]+) --", self.text)
-        return tuple(dict.fromkeys([*VERBS.get(top, _EVERY), *(verb for verb in named if verb in CONFIGS)]))
+        own = VERBS.get("/".join(self.place.split("/")[:2]), VERBS.get(top, _EVERY))
+        return tuple(dict.fromkeys([*own, *(verb for verb in named if verb in CONFIGS)]))
 
 
 def _strings(tree: ast.Module) -> Iterator[tuple[int, str]]:

@@ -10,7 +10,7 @@ import pytest
 from tiny import make_tiny_model
 
 from kmmlu_fast.command.flags import parse_config
-from kmmlu_fast.evaluation import plan as plans
+from kmmlu_fast.engines import compute_type
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.plan import EvalPlan, make_eval_plan
 from kmmlu_fast.machine import host
@@ -29,7 +29,7 @@ def planned(model: Path, *flags: str) -> EvalPlan:
 
 
 def on_cpu(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    monkeypatch.setattr(plans, "gpu_capability", lambda: None)
+    monkeypatch.setattr(compute_type, "gpu_capability", lambda: None)
     monkeypatch.setattr(host, "best_cpu_dtype", lambda flags=None: kind)
 
 
@@ -50,12 +50,12 @@ def test_elsewhere_the_fingerprint_is_what_it_was_before(
 ) -> None:
     on_cpu(monkeypatch, "bfloat16")
     on_bfloat16 = planned(model)
-    monkeypatch.setattr(plans, "gpu_capability", lambda: (8, 9))
+    monkeypatch.setattr(compute_type, "gpu_capability", lambda: (8, 9))
     on_a_card = planned(model)
     assert on_bfloat16.parts == on_a_card.parts and on_a_card.parts["dtype"] == "auto"
     assert "letter_precision" not in on_a_card.parts
     assert not on_a_card.notes
-    monkeypatch.setattr(plans, "gpu_capability", lambda: (7, 5))
+    monkeypatch.setattr(compute_type, "gpu_capability", lambda: (7, 5))
     assert planned(model).parts["dtype"] == "float16"
 
 

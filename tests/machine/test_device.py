@@ -143,3 +143,16 @@ def test_a_split_model_sees_the_least_of_its_cards(monkeypatch: pytest.MonkeyPat
         device.weakest_gpu(4)
     monkeypatch.setattr(device, "has_gpu", lambda: False)
     assert device.weakest_gpu(2) is None
+
+
+def test_a_build_for_the_cpu_needs_no_torch_to_say_so() -> None:
+    code = (
+        "import sys\n"
+        "from kmmlu_fast.machine import gpus, packages\n"
+        "packages.read_torch_build = lambda: packages.TorchBuild('2.13.0+cpu', computes_on_cpu=True)\n"
+        "gpus.list_gpus = lambda: []\n"
+        "from kmmlu_fast.machine.device import has_gpu\n"
+        "print(has_gpu(), 'torch' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]

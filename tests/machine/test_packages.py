@@ -185,3 +185,28 @@ def test_the_set_for_a_machine_that_keeps_its_torch_is_the_pinned_one_without_to
     left_out = whole.keys() - beside.keys()
     assert {"torch", "triton", "torchvision", "nvidia-cudnn-cu13", "cuda-toolkit"} <= left_out
     assert not left_out & {"vllm", "transformers", "unsloth", "nvidia-ml-py", "nvidia-cudnn-frontend"}
+
+
+@pytest.mark.parametrize(
+    ("text", "build"),
+    [
+        ("__version__ = '2.13.0+cpu'\ncuda: str | None = None\nhip = None\nxpu = None", ("2.13.0+cpu", True)),
+        ("__version__ = '2.13.0+cu130'\ncuda: str | None = '13.0'\nhip = None", ("2.13.0+cu130", False)),
+        ("__version__ = '2.13.0+rocm'\ncuda = None\nhip = '7.0'", ("2.13.0+rocm", False)),
+        ("__version__ = '2.13.0+xpu'\ncuda = None\nhip = None\nxpu = '2026'", ("2.13.0+xpu", False)),
+        ("__version__ = make()", None),  # not to be read: torch itself is asked
+        ("__version__ = '2.13.0'", None),
+        ("def (", None),
+    ],
+)
+def test_torch_s_build_is_read_without_importing_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, build: tuple[str, bool] | None
+) -> None:
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text("raise AssertionError('imported')")
+    (tmp_path / "torch" / "version.py").write_text(text)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torch"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(tmp_path)
+    found = packages.read_torch_build()
+    assert (None if found is None else (found.version, found.computes_on_cpu)) == build

@@ -74,8 +74,32 @@ def test_transformers_is_loaded_once_a_model_and_then_on_demand(
     assert len(loads) == 1
     turn = [{"role": "user", "content": "물"}]
     assert light.apply_chat_template(turn, tokenize=False) == full.apply_chat_template(turn, tokenize=False)
-    assert light.all_special_ids == full.all_special_ids
     assert len(loads) == 2
+
+
+def test_special_tokens_are_known_without_transformers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tokenizer_at(tmp_path / "model", chat=True)
+    full = open_tokenizer(model)
+    monkeypatch.setattr(tokens, "load_tokenizer", lambda model: pytest.fail("loaded"))
+    light = open_tokenizer(model)
+    assert light.all_special_ids == full.all_special_ids and light.all_special_ids
+    assert light.all_special_tokens == full.all_special_tokens
+    assert light.special_tokens_map == full.special_tokens_map and light.special_tokens_map
+    light.special_tokens_map.clear()
+    light.all_special_ids.append(7)
+    assert light.special_tokens_map == full.special_tokens_map
+    assert light.all_special_ids == full.all_special_ids
+
+
+@pytest.mark.parametrize("special", ["x", ["all_special_ids"], {"decode": "x"}])
+def test_a_damaged_record_of_special_tokens_is_not_believed(tmp_path: Path, special: Any) -> None:
+    model = tokenizer_at(tmp_path / "model", chat=True)
+    full = open_tokenizer(model)
+    (record,) = (tmp_path / "cache" / "tokenizers").glob("*.json")
+    record.write_text(json.dumps({**json.loads(record.read_text()), "special": special}))
+    assert open_tokenizer(model).all_special_ids == full.all_special_ids
 
 
 def test_another_file_is_settled_anew(tmp_path: Path) -> None:

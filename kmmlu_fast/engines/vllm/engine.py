@@ -160,12 +160,21 @@ class VllmEngine:
             raise EngineError("weights can be swapped between passes, not while requests run")
         self._weights.swap_to(adapter)
 
+    def start_afresh(self) -> None:
+        """Hold the base's weights, and nothing of earlier requests: what is in the cache, and what was
+        counted about it, decides which requests share a step. EngineError if that fails.
+        """
+        self.swap(None)
+        self._weights.check_usable()
+        self._reset_prefix_cache()
+        self._counters = Counters()
+
     def _write_adapter(self, adapter: Adapter | None) -> None:
         self._llm.collective_rpc("write_adapter", args=(str(adapter.path) if adapter else None,))
 
     def _reset_prefix_cache(self) -> None:
         if not self._engine.reset_prefix_cache():
-            raise EngineError("the prefix cache could not be cleared after a swap")
+            raise EngineError("the prefix cache could not be cleared")
 
     def _track_generation_tokens(self, request: Request, sign: int) -> None:
         """Update ``_running_texts``, the prompt and output tokens of all running texts."""

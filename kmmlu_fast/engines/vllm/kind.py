@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from kmmlu_fast.core.errors import ConfigError
@@ -61,6 +62,33 @@ def _choose_compiled_mode(
     return {"compile": "on" if compiled else "off"}, why
 
 
+def vllm_warm_parts(
+    options: EngineOptions, model: Model, adapters: Sequence[Adapter], max_model_len: int, path: str | None
+) -> dict[str, Any] | None:
+    """What one vLLM engine in a process is built from. Two settings are left out: a longer context changes
+    no answer, and every request that samples has a seed of its own.
+    """
+    if options.data_parallel_size > 1 or options.load_format == "dummy":
+        return None
+    from kmmlu_fast.engines.vllm.device_arguments import CPU_BATCH
+    from kmmlu_fast.engines.vllm.engine import prepare_environment
+    from kmmlu_fast.engines.vllm.start import vllm_engine_settings
+    from kmmlu_fast.machine.device import has_gpu
+    from kmmlu_fast.machine.gpus import list_gpus
+
+    settings = vllm_engine_settings(options, model, adapters, max_model_len, path)
+    gpu = has_gpu()
+    prepare_environment(gpu, settings.model)  # as the start does: its variables are part of the identity
+    parts = asdict(settings)
+    del parts["max_model_len"], parts["seed"]
+    if gpu:
+        return {**parts, "gpus": [[card.name, card.capability] for card in list_gpus()]}
+    del parts["generates"]  # chooses CUDA graphs
+    if settings.samples:  # prompts are prefilled whole: the context decides the batches
+        parts["prefilled_at_once"] = max(CPU_BATCH.max_num_batched_tokens, max_model_len)
+    return parts
+
+
 KIND = EngineKind(
     name="vllm",
     open=open_vllm,
@@ -74,4 +102,5 @@ KIND = EngineKind(
     fingerprint_parts=_compiled_part,
     choose_for_questions=_choose_compiled_mode,
     swap_problem=_swap_problem,
+    warm_parts=vllm_warm_parts,
 )
