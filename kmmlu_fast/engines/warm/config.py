@@ -61,4 +61,6 @@ class WarmEngineConfig(EngineConfig):
             raise ValueError("--status and --stop are two commands: give one of them")
         if not find_engine_kind(self.engine).can_be_warm:
             raise ValueError(f"only --engine vllm is kept warm, and this is {self.engine}")
+        if self.compile != "off":
+            raise ValueError(f"--compile {self.compile}: a compiled engine is not kept warm; omit it")
         return self
