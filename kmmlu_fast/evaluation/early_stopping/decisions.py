@@ -135,6 +135,8 @@ class InterimDecisions:
         answers = forecast_answers(stream, decision.alpha, self._margin)
         if answers is None or answers > self.most:
             return f"may take all {self.most:,}"
+        if answers - n <= n // 50:  # the forecast is passed: a number would promise what it cannot know
+            return "may be decided soon"
         return f"about {round_to_two_digits(answers - n):,} more"
 
     def _compared_answers(self, state: ModelStateProgress) -> _ComparedAnswers:

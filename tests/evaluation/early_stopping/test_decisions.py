@@ -115,5 +115,23 @@ def test_new_answers_make_a_new_stream() -> None:
     assert found.latest[late.name].low == pytest.approx(alone.low)
 
 
+@pytest.mark.parametrize(("forecast", "says"), [(1, "may be decided soon"), (90, "about 90 more")])
+def test_a_forecast_that_is_passed_names_no_number(
+    monkeypatch: pytest.MonkeyPatch, forecast: int, says: str
+) -> None:
+    order, states = make_states(np.random.default_rng(1))
+    config = EvalConfig.model_validate({"model": "demo", "adapter": ["a1"], "until_decided": True})
+    found = module.InterimDecisions(config, order, {}, TOTAL)
+    state = states[1]
+    found.states = [states[0], state]
+    answered = dict(state.right)
+    state.right, state.reach = {}, 0
+    for question_id in order.ids[:200]:
+        state.record_answer(question_id, answered[question_id], 1.0)
+    monkeypatch.setattr(f"{module.__name__}.forecast_answers", lambda stream, *_: len(stream) + forecast)
+    found.undecided_states()
+    assert found.shown[state.name].endswith(says)
+
+
 def _columns(state: ModelStateProgress, ids: tuple[str, ...]) -> tuple[Any, Any]:
     return np.array([state.right[name] for name in ids]), np.ones(len(ids))
