@@ -63,4 +63,6 @@ class WarmEngineConfig(EngineConfig):
             raise ValueError("--compile auto goes by how many questions a command asks: give on or off here")
         if not find_engine_kind(self.engine).can_be_warm:
             raise ValueError(f"only --engine vllm is kept warm, and this is {self.engine}")
+        if self.compile != "off":
+            raise ValueError(f"--compile {self.compile}: a compiled engine is not kept warm; omit it")
         return self

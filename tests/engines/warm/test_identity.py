@@ -133,6 +133,7 @@ def test_sampled_prompts_are_prefilled_whole_so_their_context_counts() -> None:
     [
         EvalConfig(model="m", data_parallel_size=2),
         EvalConfig(model="m", load_format="dummy"),
+        EvalConfig(model="m", compile="on"),
         EvalConfig(model="m", engine="transformers"),
         EvalConfig(model="m", engine="server", base_url="http://localhost:1/v1"),
     ],
