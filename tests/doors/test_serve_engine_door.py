@@ -41,7 +41,6 @@ def test_status_and_stop(capsys: Caught) -> None:
         (["--model", "x.gguf"], "only --engine vllm is kept warm, and this is llama-cpp"),
         (["--compile", "on"], "a compiled engine is not kept warm"),
         (["--idle-minutes", "0"], "greater than 0"),
-        (["--compile", "auto"], "--compile auto goes by how many questions a command asks"),
         (["--model", "./absent"], "no such directory"),
     ],
 )

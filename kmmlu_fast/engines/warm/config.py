@@ -20,7 +20,7 @@ class WarmEngineConfig(EngineConfig):
 
     groups: ClassVar[dict[str, tuple[str, ...]]] = {
         "warm engine": ("idle_minutes", "status", "stop"),
-        "model": ("model", "revision", "dtype", "quantization", "letter_precision", "compile"),
+        "model": ("model", "revision", "dtype", "quantization", "letter_precision"),
         "engine": (
             "engine",
             "max_model_len",
@@ -59,8 +59,6 @@ class WarmEngineConfig(EngineConfig):
     def _check_warm_flags(self) -> WarmEngineConfig:
         if self.status and self.stop:
             raise ValueError("--status and --stop are two commands: give one of them")
-        if self.compile == "auto":
-            raise ValueError("--compile auto goes by how many questions a command asks: give on or off here")
         if not find_engine_kind(self.engine).can_be_warm:
             raise ValueError(f"only --engine vllm is kept warm, and this is {self.engine}")
         if self.compile != "off":
