@@ -1,5 +1,5 @@
-"""The table of docs/performance.md and the simulation's tables of docs/statistics.md, made from recorded
-results: ``python -m bench.table``.
+"""The table of docs/performance.md, the simulation's tables of docs/statistics.md and the speeds of both
+READMEs, made from recorded results: ``python -m bench.table``.
 
 In: bench/results/*.json (the newest entry of each benchmark counts; ``--kind`` picks a kind of machine). Out:
 the lines between the two markers in each file, replaced; ``--check`` only says whether they are what the
@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from bench.common import RESULTS, ROOT
+from bench.readme_lines import readme_lines
 from bench.shape_model import SHAPES
 from bench.start import ADAPTER
 from kmmlu_fast.command.flags import Config, parse_config
@@ -47,6 +48,10 @@ class TableConfig(Config):
     )
     statistics: Path = Field(
         ROOT / "docs" / "statistics.md", description="the page with the markers for bench.soundness's tables"
+    )
+    readmes: list[Path] = Field(
+        [ROOT / "README.md", ROOT / "README.ko.md"],
+        description="the pages with the markers for the speeds in a few lines; in Korean if named .ko.md",
     )
     check: bool = Field(
         False, description="change nothing; exit code 2 if the tables are not what the records give"
@@ -427,6 +432,8 @@ def main(argv: list[str] | None = None) -> int:
         made = dict.fromkeys(config.pages, render(entries))
         if "soundness" in entries:
             made[config.statistics] = render_soundness(entries["soundness"])
+        for path in config.readmes:
+            made[path] = readme_lines(entries, "ko" if path.name.endswith(".ko.md") else "en")
         for path, lines in made.items():
             text = path.read_text(encoding="utf-8")
             fresh = replaced(text, lines)

@@ -83,7 +83,9 @@ def test_the_table_has_a_line_for_each_record_and_the_newest_counts(tmp_path: Pa
 def test_readme_is_replaced_between_the_markers_and_checked(tmp_path: Path) -> None:
     record(entry("throughput", share_of_matmul_rate=0.5), tmp_path)
     readme = tmp_path / "README.md"
-    flags = [str(next(tmp_path.glob("*.json"))), "--pages", str(readme)]
+    speeds = tmp_path / "SPEEDS.md"
+    speeds.write_text(f"{bench_table.BEGIN}\n{bench_table.END}\n")
+    flags = [str(next(tmp_path.glob("*.json"))), "--pages", str(readme), "--readmes", str(speeds)]
     readme.write_text(f"before\n{bench_table.BEGIN}\nold\n{bench_table.END}\nafter\n")
     assert bench_table.main([*flags, "--check"]) == 2
     assert bench_table.main(flags) == 0
@@ -106,7 +108,7 @@ def test_the_statistics_page_gets_the_simulated_shares(tmp_path: Path) -> None:
         "type_one_within": True,
     }
     record(entry("soundness", **result), tmp_path)
-    pages = {name: tmp_path / f"{name}.md" for name in ("pages", "statistics")}
+    pages = {name: tmp_path / f"{name}.md" for name in ("pages", "statistics", "readmes")}
     for page in pages.values():
         page.write_text(f"{bench_table.BEGIN}\n{bench_table.END}\n")
     flags = [word for name, page in pages.items() for word in (f"--{name}", str(page))]
