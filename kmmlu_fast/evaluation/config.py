@@ -177,7 +177,7 @@ class EvalConfig(EngineConfig):
         description=(
             "until-decided: adaptive finishes the base, then asks adapters first where an answer is likely to"
             " change, which takes about a third fewer questions; uniform: all alike; auto: adaptive if the"
-            " base is finished, uniform about exactly (--population these) the questions of a small exam"
+            " base is finished and the exam has 2,000 questions or more"
         ),
     )
     until_best: bool = Field(

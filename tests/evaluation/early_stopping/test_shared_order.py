@@ -271,7 +271,7 @@ def test_flags_that_do_not_go_together_are_refused(
         config(model, data, tmp_path, *flags)
 
 
-def test_auto_is_uniform_about_exactly_the_questions_of_a_small_exam(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_uniform_in_a_small_exam(monkeypatch: pytest.MonkeyPatch) -> None:
     ids = [f"q{place}" for place in range(6)]
     uniform = make_question_order(ids, list("ABCDAB"), 1, public=False)
     base = pl.DataFrame({"question_id": ids, "correct": [True, False] * 3, "margin": [0.1, 2.0] * 3})
@@ -281,7 +281,7 @@ def test_auto_is_uniform_about_exactly_the_questions_of_a_small_exam(monkeypatch
         return choose_question_order(settings, uniform, {}, base).weights is not None  # type: ignore[arg-type]
 
     monkeypatch.setattr(shared_order, "_SMALL_EXAM", 7)
-    assert not is_adaptive("these", "auto")
-    assert is_adaptive("like", "auto") and is_adaptive("these", "adaptive")
+    assert not is_adaptive("these", "auto") and not is_adaptive("like", "auto")
+    assert is_adaptive("like", "adaptive") and is_adaptive("these", "adaptive")
     monkeypatch.setattr(shared_order, "_SMALL_EXAM", 6)
-    assert is_adaptive("these", "auto")
+    assert is_adaptive("these", "auto") and is_adaptive("like", "auto")
