@@ -16,7 +16,6 @@ from kmmlu_fast.analysis.headline import compute_headline
 from kmmlu_fast.analysis.headline_comparison import ComparisonSettings, HeadlineComparison, compare_headline
 from kmmlu_fast.analysis.paired import Outcome, adjust_p_values
 from kmmlu_fast.core.errors import RunError
-from kmmlu_fast.runs.loading import short_run_names
 from kmmlu_fast.runs.run import Run
 
 
@@ -78,6 +77,8 @@ def group_runs_by_exam(runs: Sequence[Run]) -> dict[str, list[Run]]:
         groups.setdefault(run.exam, []).append(run)
     if len(groups) > 1:  # else the names are short already
         for exam, group in groups.items():
+            from kmmlu_fast.runs.loading import short_run_names  # and with it every reader of foreign files
+
             names = short_run_names(group)
             groups[exam] = [replace(run, name=name) for run, name in zip(group, names, strict=True)]
     return groups

@@ -25,7 +25,6 @@ from kmmlu_fast.engines.protocol import Engine
 from kmmlu_fast.evaluation import adapter_probe, reuse, runner
 from kmmlu_fast.evaluation.base_model import take_base_from_adapters
 from kmmlu_fast.evaluation.config import EvalConfig
-from kmmlu_fast.evaluation.early_stopping.evaluation import EarlyStoppingEvaluation
 from kmmlu_fast.evaluation.open_engines import EngineManager, EngineOpener, make_engine_opener
 from kmmlu_fast.evaluation.plan import EvalPlan, make_eval_plans
 from kmmlu_fast.evaluation.run_names import run_directory_name
@@ -103,6 +102,9 @@ def _plan_all_protocols(config: EvalConfig) -> list[EvalPlan]:
 
 def _run_early_stopping(sessions: list[_ExamSession], states: list[Adapter | None]) -> list[Run]:
     """One exam after the other: each has its own random order and its own decision."""
+    # Here: twenty modules that a full pass, and a finished run shown again, do without.
+    from kmmlu_fast.evaluation.early_stopping.evaluation import EarlyStoppingEvaluation
+
     runs = []
     for session in sessions:
         if len(sessions) > 1:

@@ -15,7 +15,7 @@ from kmmlu_fast.analysis.comparison import PairComparison
 from kmmlu_fast.core.files import distinct_slugs
 from kmmlu_fast.reporting.charts import answer_charts
 from kmmlu_fast.reporting.charts import effort_figures as effort
-from kmmlu_fast.reporting.charts.figure import Figure, add_tooltips, run_legend
+from kmmlu_fast.reporting.charts.figure import FEW, Figure, add_tooltips, run_legend
 from kmmlu_fast.reporting.human_accuracy import with_known_human_accuracy
 from kmmlu_fast.reporting.report_data import ReportData
 from kmmlu_fast.reporting.wording.language import Translator, format_percent
@@ -24,7 +24,6 @@ from kmmlu_fast.runs.run import Run
 MOST_RUNS = 5  # in one chart; the table shows them all
 WEAKEST = 26
 BINS = 10
-FEW = 20  # questions per subject; below, no single subject is called weak
 MIN_BIN = 5  # questions; a bin of fewer is noise and not drawn (it still counts in the ECE)
 
 

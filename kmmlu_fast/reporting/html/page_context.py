@@ -16,7 +16,7 @@ from kmmlu_fast.analysis.key_audit import MIN_RUNS
 from kmmlu_fast.analysis.written_forms import summarise_letter_forms
 from kmmlu_fast.core.version import __version__
 from kmmlu_fast.reporting import human_accuracy
-from kmmlu_fast.reporting.charts import answer_figures
+from kmmlu_fast.reporting.charts.figure import FEW
 from kmmlu_fast.reporting.html import sections, tables
 from kmmlu_fast.reporting.report_data import ReportData
 from kmmlu_fast.reporting.wording import error_text, exam_text, form_text, protocol_text, reasoning_text
@@ -148,9 +148,9 @@ def _training_warnings(runs: list[Run], pair: PairComparison | None) -> list[str
 def _few_questions_note(runs: list[Run], t: Translator) -> str:
     """A caution if most subjects have too few questions to judge any one of them."""
     totals = runs[0].scores["total"]
-    few = int((totals < answer_figures.FEW).sum())
+    few = int((totals < FEW).sum())
     if len(totals) > 1 and few > len(totals) / 2:
-        return t("few_questions", few=few, all=len(totals), limit=answer_figures.FEW)
+        return t("few_questions", few=few, all=len(totals), limit=FEW)
     return ""
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 from rich.console import Console
@@ -22,14 +22,16 @@ from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.letters import normalize_logprobs
 from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS
 from kmmlu_fast.core.untrusted_text import bounded_repr, one_line, strip_control_characters
-from kmmlu_fast.reporting.config import CompareConfig
-from kmmlu_fast.reporting.report_data import ReportData
 from kmmlu_fast.reporting.terminal import tables
 from kmmlu_fast.reporting.wording import exam_text
 from kmmlu_fast.reporting.wording.language import Translator
 from kmmlu_fast.reporting.wording.recipe_text import key_audit_lines, recipe_sentence
 from kmmlu_fast.reporting.wording.verdict import word_verdict
 from kmmlu_fast.runs.run import Run
+
+if TYPE_CHECKING:  # they bring the readers of all foreign files along
+    from kmmlu_fast.reporting.config import CompareConfig
+    from kmmlu_fast.reporting.report_data import ReportData
 
 
 def wide_console() -> Console:

@@ -16,7 +16,7 @@ from kmmlu_fast.analysis.protocol_effects import compare_protocols
 from kmmlu_fast.analysis.written_forms import summarise_letter_forms
 from kmmlu_fast.core.untrusted_text import strip_control_characters
 from kmmlu_fast.data.subjects import group_order
-from kmmlu_fast.reporting.charts.answer_figures import FEW
+from kmmlu_fast.reporting.charts.figure import FEW
 from kmmlu_fast.reporting.terminal.screens import print_fitted_table, wide_console
 from kmmlu_fast.reporting.terminal.tables import forms_table, protocols_table
 from kmmlu_fast.reporting.wording.early_stopping import (
