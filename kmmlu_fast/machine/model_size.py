@@ -255,7 +255,7 @@ def facts_from_config(config: dict[str, Any], name: str, source: str) -> ModelFa
     mlp, mlp_active = (experts * expert + shared, used * expert + shared) if experts else (dense, dense)
     linear, active = layers * (attention + mlp), layers * (attention + mlp_active)
     tables = vocabulary * hidden * (1 if text.get("tie_word_embeddings", True) else 2)
-    method = _quantization_method(config)
+    method = repository_quantization(config) or ""
     return ModelFacts(
         name=name,
         source=source,
@@ -283,9 +283,13 @@ def read_model_types(config: dict[str, Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(part["model_type"]) for part in parts if part.get("model_type")))
 
 
-def _quantization_method(config: dict[str, Any]) -> str:
-    quantisation = config.get("quantization_config") or config.get("compression_config") or {}
-    return str(quantisation.get("quant_method", "")) if isinstance(quantisation, dict) else ""
+def repository_quantization(config: dict[str, Any]) -> str | None:
+    """How a repository's weights are quantised ("awq", "gptq", "bitsandbytes", ...), from its config.json;
+    "unknown" if it says that they are, and not how."""
+    declared = config.get("quantization_config") or config.get("compression_config")
+    if not declared:
+        return None
+    return str((declared.get("quant_method") if isinstance(declared, dict) else "") or "unknown")
 
 
 def _cached_snapshot(name: str) -> Path | None:
@@ -312,7 +316,7 @@ def _facts_from_hub(name: str, timeout_sec: float) -> ModelFacts | None:
     total = sum(counts.values())
     stored = int(sum(count * DTYPE_BYTES.get(dtype, 2.0) for dtype, count in counts.items()))
     if facts is None:
-        method = _quantization_method(metadata.get("config") or {})
+        method = repository_quantization(metadata.get("config") or {}) or ""
         return ModelFacts(
             name=name,
             source="hub metadata",

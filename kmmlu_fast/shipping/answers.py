@@ -14,8 +14,8 @@ from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.schema import Adapter, Candidates, Completion, Generation, Question, Request
 from kmmlu_fast.engines.config import EngineConfig
 from kmmlu_fast.engines.factory import open_engine
-from kmmlu_fast.engines.hf.model import repository_quantization
 from kmmlu_fast.engines.protocol import Engine
+from kmmlu_fast.machine.model_size import repository_quantization
 from kmmlu_fast.models.model import Model
 from kmmlu_fast.prompting.prompts import encode_prompts, letter_tokens, render_prompt
 from kmmlu_fast.shipping.artefact import Artefact

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from kmmlu_fast.core.errors import ConfigError, ModelError
 from kmmlu_fast.core.reading import expand_path
 from kmmlu_fast.core.untrusted_text import bounded_repr
-from kmmlu_fast.engines.hf.model import repository_quantization
+from kmmlu_fast.machine.model_size import repository_quantization
 from kmmlu_fast.machine.packages import quantization_names
 from kmmlu_fast.models.chat_files import GENERATION_CONFIG as GENERATION
 from kmmlu_fast.models.gguf import is_gguf_path, read_gguf_file

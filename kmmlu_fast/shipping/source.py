@@ -14,6 +14,7 @@ from kmmlu_fast.core.errors import AdapterError, ConfigError
 from kmmlu_fast.core.reading import expand_path, read_json
 from kmmlu_fast.core.schema import Adapter
 from kmmlu_fast.core.untrusted_text import bounded_repr
+from kmmlu_fast.machine.model_size import repository_quantization
 from kmmlu_fast.models.adapters import load_adapters, read_adapter_card_file
 from kmmlu_fast.models.demo import LICENCE as DEMO_LICENCE
 from kmmlu_fast.models.model import Model, resolve_model
@@ -68,10 +69,9 @@ def load_shipping_source(
     if model is None:
         revision = revision or config.get("revision")
     base = resolve_model(name, revision, trust_remote_code)
-    stored = base.config().get("quantization_config")
-    if stored:
+    if stored_as := repository_quantization(base.config()):
         raise ConfigError(
-            f"model {base.name} is quantised ({bounded_repr(dict(stored).get('quant_method'))}): merging into"
+            f"model {base.name} is quantised ({bounded_repr(stored_as)}): merging into"
             " its weights would round the adapter away; give the 16-bit model that it was made from with"
             " --model"
         )

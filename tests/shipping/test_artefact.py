@@ -39,6 +39,15 @@ def test_what_nothing_here_reads_is_refused_before_the_reference_is_asked(
 
 
 @pytest.mark.usefixtures("vllm_reads")
+@pytest.mark.parametrize("declared", ['"awq"', "[1]", "4"])
+def test_a_declaration_that_is_no_object_is_refused_too(tmp_path: Path, declared: str) -> None:
+    folder = quantised_directory(tmp_path / "packed", "awq")
+    (folder / "config.json").write_text(f'{{"model_type": "llama", "quantization_config": {declared}}}')
+    with pytest.raises(ModelError, match="is quantised as 'unknown'"):
+        open_artefact(str(folder), None)
+
+
+@pytest.mark.usefixtures("vllm_reads")
 @pytest.mark.parametrize("method", ["awq", "GPTQ", "auto-round", "compressed_tensors", "bitsandbytes"])
 def test_what_vllm_or_transformers_reads_is_opened(tmp_path: Path, method: str) -> None:
     assert open_artefact(str(quantised_directory(tmp_path / "packed", method)), None).quantisation == method

@@ -15,6 +15,7 @@ from kmmlu_fast.core.errors import AdapterError, EngineError
 from kmmlu_fast.core.schema import Adapter
 from kmmlu_fast.machine.extras import silence_bitsandbytes
 from kmmlu_fast.machine.host import best_cpu_dtype
+from kmmlu_fast.machine.model_size import repository_quantization
 
 # Modules that QLoRA does not quantise: the output layer, routers of mixtures of experts, non-text encoders.
 _NOT_QUANTISED = ["lm_head", "router", "mlp.gate", "block_sparse_moe.gate", "moe.gate", "mamba"]
@@ -111,12 +112,6 @@ def compute_dtype(wanted: str, saved: str, device: str) -> str:
     if not native:
         return "float32" if device == "cpu" else "float16"
     return saved if saved in ("bfloat16", "float16") else "bfloat16"
-
-
-def repository_quantization(config: dict[str, Any]) -> str | None:
-    """How a repository's weights are quantised ("awq", "gptq", "bitsandbytes", ...), from its config.json."""
-    quantization = config.get("quantization_config") or config.get("compression_config")
-    return str(quantization.get("quant_method") or "unknown") if quantization else None
 
 
 class AdapterSwitch:
