@@ -1,10 +1,11 @@
 """One of each benchmark and one table: what was measured, what is wanted, and how it stands to the last
-record of this kind of machine.
+record of this kind of machine, or to another checkout measured in turn with this one.
 
 In: ``--quick`` for a round of under ten minutes on two cores (few questions, one repetition), or the
-benchmarks' own sizes. Out: a row a figure. Each benchmark is a process of its own; one that fails is a row
-that says so, and the others go on. Ratios carry over between machines, seconds only within a kind
-(``last_record``). Knows nothing of how anything is measured.
+benchmarks' own sizes; ``--before`` for the other checkout. Out: a row a figure. Each benchmark is a process
+of its own; one that fails is a row that says so, and the others go on. Ratios carry over between machines,
+seconds only within a kind (``last_record``). A quick round is one record; of a whole round each benchmark
+records itself. Knows nothing of how anything is measured.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field
@@ -222,6 +224,9 @@ class AllConfig(BenchConfig):
 
     quick: bool = Field(False, description="few questions, one repetition: under ten minutes on two cores")
     benchmarks: list[str] = Field(list(ROUND), description=f"which: {', '.join(ROUND)}")
+    before: Path | None = Field(
+        None, description="another checkout of this project, each benchmark in turn with this one's"
+    )
 
 
 def rows_of(name: str, entry: Entry, figures: tuple[Figure, ...], last: Entry | None) -> list[Entry]:
@@ -246,43 +251,74 @@ def rows_of(name: str, entry: Entry, figures: tuple[Figure, ...], last: Entry | 
     return rows
 
 
+def figures_before(tree: Path, name: str, config: AllConfig) -> dict[str, float]:
+    """The other checkout's figures of a benchmark, by what they say; none if it has no such benchmark."""
+    if not (tree / "bench" / f"{name}.py").is_file():
+        return {}
+    words = ["bench.all", "--benchmarks", name, *(["--quick"] if config.quick else [])]
+    if config.dataset != "auto":
+        words += ["--dataset", config.dataset]
+    entry = run_child(words, {"PYTHONPATH": str(tree.resolve())}, folder=tree)
+    return {row["what"]: row["measured"] for row in entry["rows"] if row["measured"] is not None}
+
+
+def measure(name: str, config: AllConfig, last: Entry | None) -> list[Entry]:
+    """The rows of one benchmark; one that fails is a row that says so."""
+    arguments, figures = ROUND[name]
+    own = [*(arguments if config.quick else [])]
+    if config.dataset != "auto" and "--dataset" not in arguments:
+        own += ["--dataset", config.dataset]
+    if config.record and not config.quick:
+        own += ["--record"]
+        if config.results_dir != RESULTS:
+            own += ["--results-dir", str(config.results_dir)]
+    try:
+        return rows_of(name, run_child([f"bench.{name}", *own]), figures, last)
+    except (KmmluError, KeyError, IndexError) as error:
+        what = f"failed: {error}"
+        return [{"benchmark": name, "what": what, "measured": None, "target": None, "met": "no"}]
+
+
+def add_figures_before(rows: list[Entry], before: dict[str, float]) -> list[Entry]:
+    """``rows`` with ``before`` and how many times that ``measured`` is; None for what is new."""
+    for row in rows:
+        then, now = before.get(row["what"]), row["measured"]
+        row["before"] = then
+        row["times_before"] = round(now / then, 3) if then and now is not None else None
+    return rows
+
+
 def main(argv: list[str] | None = None) -> int:
     def body() -> int:
         config = parse_config(AllConfig, argv, "python -m bench.all")
         if unknown := [name for name in config.benchmarks if name not in ROUND]:
             raise ConfigError(f"--benchmarks {', '.join(unknown)}: allowed are {', '.join(ROUND)}")
-        device, rows = device_info(), []
+        if config.before and not (config.before / "bench" / "all.py").is_file():
+            raise ConfigError(
+                f"--before {config.before}: no checkout of this project with bench/all.py; make one with"
+                " git worktree add PATH COMMIT"
+            )
+        device, rows, total = device_info(), [], 0.0
         for name in config.benchmarks:
-            arguments, figures = ROUND[name]
+            before: dict[str, float] = {}
+            if config.before:
+                note(f"== {name}, before")
+                try:
+                    before = figures_before(config.before, name, config)
+                except KmmluError as error:
+                    note(f"before: {error}")
             note(f"== {name}")
             began = time.perf_counter()
-            own = [
-                *(arguments if config.quick else []),
-                *(
-                    ["--dataset", config.dataset]
-                    if config.dataset != "auto" and "--dataset" not in arguments
-                    else []
-                ),
-                *(["--record"] if config.record else []),
-                *(["--results-dir", str(config.results_dir)] if config.results_dir != RESULTS else []),
-            ]
-            try:
-                last = last_record(name, device, config.results_dir)
-                entry = run_child([f"bench.{name}", *own])
-                found = rows_of(name, entry, figures, last)
-            except (KmmluError, KeyError, IndexError) as error:
-                found = [
-                    {
-                        "benchmark": name,
-                        "what": f"failed: {error}",
-                        "measured": None,
-                        "target": None,
-                        "met": "no",
-                    }
-                ]
-            rows += [{**row, "bench_sec": round(time.perf_counter() - began)} for row in found]
-        silent = config.model_copy(update={"record": False})  # the benchmarks recorded themselves
-        finish("all", silent, argv, {"rows": rows}, [table("All benchmarks", rows)])
+            found = measure(name, config, last_record(name, device, config.results_dir))
+            spent = time.perf_counter() - began
+            total += spent
+            if config.before:
+                found = add_figures_before(found, before)
+            rows += [{**row, "bench_sec": round(spent)} for row in found]
+        note(f"the round took {total:.0f} s{' of this checkout' if config.before else ''}")
+        silent = config if config.quick else config.model_copy(update={"record": False})
+        result = {"rows": rows, "total_sec": round(total), "quick": config.quick}
+        finish("all", silent, argv, result, [table("All benchmarks", rows)])
         return 0
 
     return run_main(body)

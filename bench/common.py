@@ -372,10 +372,13 @@ def record(entry: dict[str, Any], folder: Path) -> Path:
 
 
 def run_child(
-    arguments: Sequence[str], env: dict[str, str] | None = None, timeout_sec: float | None = None
+    arguments: Sequence[str],
+    env: dict[str, str] | None = None,
+    timeout_sec: float | None = None,
+    folder: Path | None = None,
 ) -> dict[str, Any]:
-    """Run ``python -m ...`` and return the JSON line it printed last: a fresh process for each
-    engine. EngineError if it fails.
+    """Run ``python -m ...`` (in ``folder``) and return the JSON line it printed last: a fresh process for
+    each engine. EngineError if it fails.
     """
     words = [sys.executable, "-m", *arguments]
     done = subprocess.run(
@@ -384,6 +387,7 @@ def run_child(
         text=True,
         timeout=timeout_sec,
         env={**os.environ, **(env or {})},
+        cwd=folder,
         check=False,
     )
     lines = done.stdout.strip().splitlines()

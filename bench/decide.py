@@ -66,6 +66,11 @@ class DecideConfig(BenchConfig):
     orders: bool = Field(
         False, description="engine: finish the base first, then decide in the uniform and the adaptive order"
     )
+    order_seeds: list[int] = Field([42], description="orders: seeds, each an order of either kind")
+    finished: Path | None = Field(
+        None,
+        description="orders: an output directory of eval with the base's whole pass; default: asked here",
+    )
     peer_limit: int = Field(
         1, ge=0, description="engine: questions a subject for lm-eval's rate; 0 = without lm-eval"
     )
@@ -235,6 +240,8 @@ def main(argv: list[str] | None = None) -> int:
                 margin=config.margin,
                 peer_limit=config.peer_limit,
                 orders=config.orders,
+                seeds=config.order_seeds,
+                finished=config.finished,
             )
             finish("decide", config, argv, found, [table("Until decided", decide_engine.shown(found))])
             return 0

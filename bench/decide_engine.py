@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -57,33 +59,65 @@ def measure(flags: list[str], margin: float, folder: Path) -> dict[str, Any]:
     }
 
 
-def measure_orders(flags: list[str], adapter_flags: list[str], margin: float, folder: Path) -> dict[str, Any]:
-    """The base's whole pass once, and beside it, in copies of it, the adapter until decided in either order.
-    ``flags``: model, dataset, limit.
+def measure_orders(
+    flags: list[str], adapter_flags: list[str], margin: float, seeds: list[int], finished: Path, folder: Path
+) -> dict[str, Any]:
+    """An adapter until decided beside a finished base, in copies of it, in either order of each seed.
+    ``flags``: model, dataset, limit. ``finished``: an output directory of ``eval``; where it does not hold
+    the base's whole pass, that is asked first. ``by_order`` holds means over the seeds.
     """
-    finished = folder / "finished"
     command = ["-m", "kmmlu_fast.eval", *flags, "--output-dir"]
     note("decide: the base's whole pass")
     base_sec = _timed([*command, str(finished)])
-    by_order = {}
-    for order in ("uniform", "adaptive"):
-        out = folder / order
-        shutil.copytree(finished, out)
-        note(f"decide: until decided in the {order} order")
-        words = [*command, str(out), *adapter_flags, "--until-decided", "--margin", str(margin)]
-        sec = _timed([*words, "--order", order])
-        adapter = next(run for run in _runs(out) if run.config.get("adapter"))
-        decision = adapter.pass_metrics.decision or {}
-        by_order[order] = {
-            "verdict": decision["verdict"],
-            "decided_at": decision["decided_at"],
-            "interval_pp": [round(100 * decision["low"], 2), round(100 * decision["high"], 2)],
-            "asked": _speed(adapter).questions,
-            "asking_sec": round(_speed(adapter).seconds, 1),
-            "with_start_sec": round(sec, 1),
-        }
-        questions = decision["total"]
-    return {"questions": questions, "base_sec": round(base_sec, 1), "by_order": by_order}
+    by_seed = []
+    for seed in seeds:
+        found: dict[str, Any] = {"seed": seed}
+        for order in ("uniform", "adaptive"):
+            out = folder / f"{order}-{seed}"
+            shutil.copytree(finished, out)
+            note(f"decide: until decided in the {order} order of seed {seed}")
+            words = [*command, str(out), *adapter_flags, "--until-decided", "--margin", str(margin)]
+            sec = _timed([*words, "--order", order, "--seed", str(seed)])
+            adapter = next(run for run in _runs(out) if run.config.get("adapter"))
+            decision = adapter.pass_metrics.decision or {}
+            found[order] = {
+                "verdict": decision["verdict"],
+                "decided_at": decision["decided_at"],
+                "interval_pp": [round(100 * decision["low"], 2), round(100 * decision["high"], 2)],
+                "asked": _speed(adapter).questions,
+                "asking_sec": round(_speed(adapter).seconds, 1),
+                "with_start_sec": round(sec, 1),
+            }
+            questions = decision["total"]
+        by_seed.append(found)
+        note(f"decide: {json.dumps(found)}")
+    by_order = {
+        order: mean_of_orders([found[order] for found in by_seed]) for order in ("uniform", "adaptive")
+    }
+    return {
+        "questions": questions,
+        "base_sec": round(base_sec, 1),
+        "by_order": by_order,
+        "by_seed": by_seed,
+    }
+
+
+def mean_of_orders(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The verdicts by how often they were given, and means: an order that was not decided counts with all
+    that was asked.
+    """
+    verdicts = Counter(row["verdict"] for row in rows)
+    told = " or ".join(
+        name if len(verdicts) == 1 else f"{name} ({count} of {len(rows)})"
+        for name, count in verdicts.most_common()
+    )
+    return {
+        "verdict": told,
+        "decided_at": round(statistics.mean(row["decided_at"] or row["asked"] for row in rows)),
+        "asked": round(statistics.mean(row["asked"] for row in rows)),
+        "asking_sec": round(statistics.mean(row["asking_sec"] for row in rows), 1),
+        "with_start_sec": round(statistics.mean(row["with_start_sec"] for row in rows), 1),
+    }
 
 
 def lm_eval_full_pass(model: str, questions: int, limit: int) -> dict[str, Any]:
@@ -109,13 +143,17 @@ def measured(
     margin: float,
     peer_limit: int,
     orders: bool,
+    seeds: list[int],
+    finished: Path | None,
 ) -> dict[str, Any]:
-    """All of it, or (``orders``) the two orders beside a finished base."""
+    """All of it, or (``orders``) the two orders of each seed beside a finished base."""
     flags = ["--model", model, "--dataset", dataset, *(["--limit", str(limit)] if limit else [])]
     adapter_flags = ["--adapter", f"lora={adapter}"]
     with tempfile.TemporaryDirectory() as folder:
         if orders:
-            return measure_orders(flags, adapter_flags, margin, Path(folder))
+            flags += ["--limit-mode", "first"]  # the same questions for every seed
+            base = finished or Path(folder) / "finished"
+            return measure_orders(flags, adapter_flags, margin, seeds, base, Path(folder))
         found = measure([*flags, *adapter_flags], margin, Path(folder))
     if peer_limit:
         found |= lm_eval_full_pass(model, found["questions"], peer_limit)

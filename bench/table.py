@@ -87,7 +87,11 @@ def _questions(entry: Entry, name: str) -> int:
     if entry["bench"] in ("judge", "many_adapters"):
         return int(entry["questions"] * entry["adapters"])
     rounds = entry["rounds"] if entry["bench"] == "peers" else []
-    asked = [found for found in rounds if name.startswith(f"peers-{found['num_fewshot']}")]
+    asked = [
+        found
+        for found in rounds
+        if name.removeprefix("peers-next-").removeprefix("peers-").startswith(str(found["num_fewshot"]))
+    ]
     return max((row.get("questions", 0) for found in asked for row in found["rows"]), default=0)
 
 
@@ -95,7 +99,9 @@ def _names(entry: Entry) -> list[str]:
     if entry["bench"] == "peers":
         shape = f"-{entry['model']}" if entry["model"] in SHAPES else ""
         names = [
-            f"peers-{found['num_fewshot']}{shape}" for found in entry["rounds"] if len(found["rows"]) > 1
+            f"peers-{_next_alone(found)}{found['num_fewshot']}{shape}"
+            for found in entry["rounds"]
+            if len(found["rows"]) > 1
         ]
         return [*names, *(["peers-whole"] if entry.get("whole") and not shape else [])]
     if entry["bench"] == "adapters":
@@ -105,6 +111,12 @@ def _names(entry: Entry) -> list[str]:
     if entry["bench"] == "many_adapters":
         return [f"many-adapters-{entry['engine']}"]
     return [str(entry["bench"])]
+
+
+def _next_alone(found: Entry) -> str:
+    """A round with tomorrow's lm-eval and without today's does not replace the one with today's."""
+    peers = {row["peer"] for row in found["rows"]}
+    return "next-" if "lm-eval-vllm-next" in peers and "lm-eval-vllm" not in peers else ""
 
 
 def _decide_name(entry: Entry) -> str:
@@ -130,6 +142,29 @@ def _peers(shots: int) -> Callable[[Entry], str]:
         return f"{times} faster than {' / '.join(row['peer'] for row in others)}; {same}"
 
     return line
+
+
+def _peers_next(shots: int) -> Callable[[Entry], str]:
+    def line(entry: Entry) -> str:
+        found = next(each for each in entry["rounds"] if each["num_fewshot"] == shots)
+        ours, *others = found["rows"]
+        told = ", ".join(f"{row['times_cpu']:.2f}x the CPU time in {row['peer']}" for row in others)
+        return f"{told} ({ours['questions']:,} questions)"
+
+    return line
+
+
+def _round(entry: Entry) -> str:
+    """What a quick round of everything took, and where this checkout takes more than the one before."""
+    met = [row["met"] for row in entry["rows"] if row["met"] != "-"]
+    told = (
+        f"{len(entry['rows'])} figures in {entry['total_sec']:,} s, {met.count('yes')} of {len(met)} aims met"
+    )
+    both = [row for row in entry["rows"] if row.get("times_before")]
+    if not both:
+        return told
+    cells = ", ".join(f"{row['what']} {row['before']:g} / {row['measured']:g}" for row in both)
+    return f"{told}; before / after: {cells}"
 
 
 def _judge(entry: Entry) -> str:
@@ -272,7 +307,14 @@ def _decide_orders(entry: Entry) -> str:
         f'{order} "{row["verdict"]}" after {row["decided_at"] or row["asked"]:,} in {row["asking_sec"]:.0f} s'
         for order, row in entry["by_order"].items()
     )
-    return f"{told}, of {entry['questions']:,} questions"
+    seeds = entry.get("by_seed", [])
+    sooner = sum(_decided(row["adaptive"]) < _decided(row["uniform"]) for row in seeds)
+    each = f" (means of {len(seeds)} seeds, adaptive sooner in {sooner})" if len(seeds) > 1 else ""
+    return f"{told}, of {entry['questions']:,} questions{each}"
+
+
+def _decided(row: Entry) -> int:
+    return int(row["decided_at"] or row["asked"])
 
 
 def _soundness(entry: Entry) -> str:
@@ -299,6 +341,8 @@ LINES: tuple[tuple[str, str, Callable[[Entry], str]], ...] = (
     ("peers-0", "zero-shot, the same questions", _peers(0)),
     ("peers-5", "five-shot, the same questions", _peers(5)),
     ("peers-0-qwen2-0.5b", "zero-shot, random weights in the shape of Qwen2.5-0.5B", _peers(0)),
+    ("peers-next-0", "zero-shot, beside an lm-eval with one prefill a question", _peers_next(0)),
+    ("peers-next-5", "five-shot, beside an lm-eval with one prefill a question", _peers_next(5)),
     ("peers-whole", "whole commands, from the shell to the result", _whole),
     ("judge", "decisions per minute: is each of ten adapters better than the base?", _judge),
     ("start", "from the command to the first answers", _start),
@@ -318,6 +362,7 @@ LINES: tuple[tuple[str, str, Callable[[Entry], str]], ...] = (
         _decide_adapters,
     ),
     ("decide-orders", "an adapter beside a finished base, in both orders", _decide_orders),
+    ("all", "everything in short, one repetition", _round),
     ("soundness", "errors of what `compare` says, simulated", _soundness),
 )
 

@@ -179,12 +179,17 @@ def test_each_kind_of_decide_has_a_line_and_none_replaces_another(tmp_path: Path
     orders: dict[str, Any] = {
         "questions": 450,
         "by_order": {"uniform": {**one, "decided_at": 300}, "adaptive": one},
+        "by_seed": [
+            {"seed": 1, "uniform": {**one, "decided_at": None}, "adaptive": one},
+            {"seed": 2, "uniform": one, "adaptive": one},
+        ],
     }
     for day, result in enumerate((pairs, adapters, orders), 1):
         record(entry("decide", day, **result), tmp_path)
     made = bench_table.render(bench_table.read_entries(sorted(tmp_path.glob("*.json"))))
     assert "1-2 pp 5,486" in made and "1 pp 3,000 (uniform 4,700)" in made and "in 1.40 passes" in made
     assert 'uniform "better" after 300 in 12 s, adaptive "better" after 120 in 12 s, of 450 questions' in made
+    assert "of 450 questions (means of 2 seeds, adaptive sooner in 1)" in made
 
 
 def test_decide_on_tables_and_with_an_engine_are_two_lines(tmp_path: Path) -> None:
@@ -226,7 +231,7 @@ def test_the_round_sets_figures_beside_targets_and_the_last_record(tmp_path: Pat
 def test_a_benchmark_that_fails_is_a_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def child(arguments: list[str]) -> dict[str, Any]:
+    def child(arguments: list[str], *_: Any, **__: Any) -> dict[str, Any]:
         if arguments[0] == "bench.overhead":
             raise ConfigError("no dataset")
         return entry("throughput", share_of_matmul_rate=0.9)
@@ -276,6 +281,64 @@ def test_a_trial_on_fewer_questions_does_not_replace_a_measurement(tmp_path: Pat
     record(peers(3, 225, 4.4), tmp_path)
     files = sorted(tmp_path.glob("*.json"))
     assert "4.4x faster" in bench_table.render(bench_table.read_entries(files))
+
+
+def test_a_quick_round_is_one_record_beside_the_checkout_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each benchmark runs in both checkouts, in turn; its quick figures replace no measurement."""
+    before = tmp_path / "before"
+    (before / "bench").mkdir(parents=True)
+    for name in ("all", "throughput"):  # the other checkout has no bench.guard
+        (before / "bench" / f"{name}.py").write_text("")
+    asked: list[tuple[list[str], bool]] = []
+
+    def child(
+        arguments: list[str], env: dict[str, str] | None = None, folder: Path | None = None
+    ) -> dict[str, Any]:
+        asked.append((arguments, folder == before and (env or {})["PYTHONPATH"] == str(before)))
+        if folder:
+            return {"rows": [{"what": "share of the matmul rate", "measured": 0.6}]}
+        if arguments[0] == "bench.guard":
+            return entry("guard", sec={"median": 2.0}, bound_sec=4.0, peak_gb=1.0)
+        return entry("throughput", share_of_matmul_rate=0.75)
+
+    monkeypatch.setattr(bench_all, "run_child", child)
+    words = ["--quick", "--benchmarks", "throughput,guard", "--before", str(before), "--record"]
+    assert bench_all.main([*words, "--results-dir", str(tmp_path)]) == 0
+    assert [(words[0], "--record" in words, there) for words, there in asked] == [
+        ("bench.all", False, True),
+        ("bench.throughput", False, False),
+        ("bench.guard", False, False),
+    ]
+    [file] = tmp_path.glob("*.json")
+    [kept] = json.loads(file.read_text(encoding="utf-8"))
+    assert kept["bench"] == "all" and kept["total_sec"] == 0 and kept["quick"]
+    rows = [(row["what"], row["before"], row["measured"], row["times_before"]) for row in kept["rows"]]
+    assert rows == [
+        ("share of the matmul rate", 0.6, 0.75, 1.25),
+        ("guard over a training file / bound", None, 0.5, None),
+        ("guard, peak GB", None, 1.0, None),
+    ]
+    made = bench_table.render(bench_table.read_entries([file]))
+    assert "3 figures in 0 s, 2 of 3 aims met; before / after: share of the matmul rate 0.6 / 0.75" in made
+    capsys.readouterr()
+    assert bench_all.main(["--quick", "--before", str(tmp_path / "none")]) == 2
+    assert "no checkout of this project" in capsys.readouterr().err
+
+
+def test_a_round_with_tomorrows_peer_alone_replaces_no_round_with_todays(tmp_path: Path) -> None:
+    def peers(day: int, name: str, questions: int) -> dict[str, Any]:
+        other = {"peer": name, "times_slower": 9.0, "times_cpu": 1.02, "different": 0, "questions": questions}
+        rounds = [{"num_fewshot": 0, "rows": [{"peer": "kmmlu_fast", "questions": questions}, other]}]
+        return entry("peers", day, model="demo", rounds=rounds)
+
+    record(peers(1, "lm-eval-vllm", 45), tmp_path)
+    record(peers(2, "lm-eval-vllm-next", 225), tmp_path)
+    record(peers(3, "lm-eval-vllm-next", 45), tmp_path)
+    made = bench_table.render(bench_table.read_entries(sorted(tmp_path.glob("*.json"))))
+    assert "9.0x faster than lm-eval-vllm;" in made
+    assert "1.02x the CPU time in lm-eval-vllm-next (225 questions)" in made
 
 
 def test_a_round_of_an_unknown_benchmark_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

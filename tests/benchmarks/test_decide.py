@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from bench import decide, decide_like
+from bench import decide, decide_engine, decide_like
 from kmmlu_fast.analysis.sequential.control_variate import KnownQuestions
 
 MODELS = {"gpt-a": 0.7, "gpt-b": 0.4, "phi-a": 0.69, "llama-a": 0.5}
@@ -113,3 +113,13 @@ def test_two_draws_of_one_model_differ_by_luck_and_both_orders_are_measured(
     assert found["like_null_decided_share"]["of"] == 4
     assert set(found["exams"]["500"]["like"]["10"]) == {"uniform", "adaptive"}
     assert "Questions of 500" in decide_like.tables_of_like(found)[0]
+
+
+def test_orders_of_several_seeds_are_told_together() -> None:
+    """An order that was not decided counts with all that was asked."""
+    one = {"verdict": "better", "decided_at": 300, "asked": 320, "asking_sec": 30.0, "with_start_sec": 41.0}
+    none = {**one, "verdict": "undecided", "decided_at": None, "asked": 900, "asking_sec": 90.0}
+    assert decide_engine.mean_of_orders([one, one])["verdict"] == "better"
+    both = decide_engine.mean_of_orders([one, none, one])
+    assert both["verdict"] == "better (2 of 3) or undecided (1 of 3)"
+    assert (both["decided_at"], both["asked"], both["asking_sec"]) == (500, 513, 50.0)
