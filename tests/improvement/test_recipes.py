@@ -45,7 +45,7 @@ def test_a_recipe_may_set_what_the_adapter_and_its_optimisation_have_and_the_sea
     assert not {"model", "seed", "max_steps", "data", "output_dir", "held_out", "resume"} & set(TRAINED)
 
 
-@pytest.mark.parametrize("name", ["quick.yaml", "seed.yaml"])
+@pytest.mark.parametrize("name", ["quick.yaml", "seed.yaml", "seed-demo.yaml"])
 def test_shipped_files_are_read(name: str) -> None:
     assert len(read_recipes(SHIPPED / name)) >= 4
 
