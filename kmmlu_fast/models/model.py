@@ -36,13 +36,14 @@ class Model:
             return read_gguf_file(Path(self.path)).config()
         path = _config_path(self.path, self.revision)
         loaded = read_json(path, ModelError)
-        text = loaded.get("text_config") or {}
-        if not isinstance(text, dict):
-            raise ModelError(
-                f"{path}: text_config is {bounded_repr(text)}, not an object; give a model that"
-                " transformers can load"
-            )
-        config = {**loaded, **text}
+        for name in ("text_config", "quantization_config"):
+            part = loaded.get(name) or {}
+            if not isinstance(part, dict):
+                raise ModelError(
+                    f"{path}: {name} is {bounded_repr(part)}, not an object; give a model that"
+                    " transformers can load"
+                )
+        config = {**loaded, **(loaded.get("text_config") or {})}
         for name in ("hidden_size", "num_hidden_layers", "max_position_embeddings"):
             value = config.get(name)
             if value is not None and (type(value) is not int or not 0 < value < 2**31):

@@ -145,3 +145,17 @@ def test_digests_tell_weights_apart(made: tuple[Model, Path], tmp_path: Path) ->
     model, _ = made
     make_tiny_model(tmp_path / "other", seed=1)
     assert resolve_model(model.path).digest == model.digest != resolve_model(str(tmp_path / "other")).digest
+
+
+@pytest.mark.parametrize("part", ["text_config", "quantization_config"])
+@pytest.mark.parametrize("value", ["awq", [1], 7])
+def test_a_part_of_the_configuration_that_is_no_object_is_named(
+    made: tuple[Model, Path], tmp_path: Path, part: str, value: object
+) -> None:
+    """transformers fails on it while it reads the tokenizer, and the message would blame that."""
+    folder = tmp_path / "model"
+    shutil.copytree(made[0].path, folder)
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**settings, part: value}), encoding="utf-8")
+    with pytest.raises(ModelError, match=f"{part} is .*, not an object"):
+        resolve_model(str(folder)).config()

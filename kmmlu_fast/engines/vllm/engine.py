@@ -29,7 +29,7 @@ from kmmlu_fast.engines.vllm.device_arguments import (
     describe_known_memory,
     gpu_arguments,
 )
-from kmmlu_fast.engines.vllm.errors import as_engine_error
+from kmmlu_fast.engines.vllm.errors import NOT_STARTED, STOPPED, as_engine_error
 from kmmlu_fast.engines.vllm.late_tokenizer import attach_tokenizer
 from kmmlu_fast.engines.vllm.llm_arguments import llm_arguments
 from kmmlu_fast.engines.vllm.request_mapping import (
@@ -92,7 +92,7 @@ class VllmEngine:
         try:
             self._llm: Any = LLM(**arguments)
         except Exception as error:
-            raise as_engine_error(error, "the engine did not start", self._memory) from error
+            raise as_engine_error(error, NOT_STARTED, self._memory) from error
         self._engine = self._llm.llm_engine
         self._scores_given_ids = bool(getattr(self._engine.vllm_config, "use_v2_model_runner", False))
         cache_config = self._engine.vllm_config.cache_config
@@ -134,7 +134,7 @@ class VllmEngine:
         except KmmluError:  # also from the source of requests
             raise
         except Exception as error:
-            raise as_engine_error(error, "the engine stopped", self._memory) from error
+            raise as_engine_error(error, STOPPED, self._memory) from error
         finally:
             # After an error, or if the caller stopped iterating: leave nothing running.
             if active and self._engine is not None:

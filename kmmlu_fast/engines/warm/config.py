@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from kmmlu_fast.engines.config import EngineConfig
 from kmmlu_fast.engines.kind import find_engine_kind
+from kmmlu_fast.models.default_model import DEFAULT_MODEL
 
 DEFAULT_CONTEXT_TOKENS = 4096  # five long exemplars, or a chain of thought
 
@@ -35,6 +36,10 @@ class WarmEngineConfig(EngineConfig):
     first: ClassVar[tuple[str, ...]] = ("model", "idle_minutes", "status", "stop", "max_model_len")
     examples: ClassVar[tuple[str, ...]] = ("--model demo", "--status", "--stop")
 
+    model: str = Field(
+        DEFAULT_MODEL,
+        description="hub id, local directory, or 'demo' (Gemma 3 270M from PyPI, no hub needed)",
+    )
     idle_minutes: float = Field(
         10.0, gt=0, le=24 * 60, description="end after so many minutes without a command, and free the memory"
     )

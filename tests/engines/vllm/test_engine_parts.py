@@ -17,7 +17,7 @@ from kmmlu_fast.core.schema import Candidates, Generation, Request, Want
 from kmmlu_fast.engines.vllm import engine as engine_vllm
 from kmmlu_fast.engines.vllm.device_arguments import EngineSettings, describe_known_memory
 from kmmlu_fast.engines.vllm.engine import VllmEngine
-from kmmlu_fast.engines.vllm.errors import as_engine_error
+from kmmlu_fast.engines.vllm.errors import NOT_STARTED, STOPPED, as_engine_error
 from kmmlu_fast.engines.vllm.llm_arguments import lora_arguments
 from kmmlu_fast.engines.vllm.request_mapping import sampling_params
 from kmmlu_fast.machine.gpus import Gpu
@@ -50,7 +50,7 @@ def test_an_engine_process_that_died_gets_the_memory_advice_with_what_was_known_
     error: Exception,
 ) -> None:
     memory = "A card has 7.5 of 8.0 GiB free; weights take 13.5 GiB in bfloat16"
-    line = str(as_engine_error(error, "the engine did not start", memory))
+    line = str(as_engine_error(error, NOT_STARTED, memory))
     assert "\n" not in line and memory in line
     for flag in (
         "--quantization fp8_per_channel",
@@ -62,11 +62,10 @@ def test_an_engine_process_that_died_gets_the_memory_advice_with_what_was_known_
 
 
 def test_out_of_memory_in_this_process_gets_it_too_and_other_errors_do_not() -> None:
-    assert "fp8_per_channel" in str(
-        as_engine_error(RuntimeError("CUDA out of memory. Tried"), "the engine stopped", "x")
-    )
-    plain = str(as_engine_error(ValueError("no such architecture"), "the engine did not start", "x"))
-    assert "no such architecture" in plain and "fp8_per_channel" not in plain
+    stopped = str(as_engine_error(RuntimeError("CUDA out of memory. Tried"), STOPPED, "x"))
+    assert "fp8_per_channel" in stopped and stopped.endswith("; finished answers are kept")
+    plain = str(as_engine_error(ValueError("no such architecture"), NOT_STARTED, "x"))
+    assert plain == "the engine did not start: ValueError: no such architecture"
 
 
 def test_what_is_known_of_memory_before_the_engine_starts(tmp_path: Path) -> None:
