@@ -1,4 +1,5 @@
-"""The scripts in examples/, run on a tiny model as their first lines say."""
+"""The scripts in examples/, run on a tiny model as their first lines say; those that
+tests/integrations/test_watch_scripts.py runs with checkpoints and a tracker are not run again here."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ import pytest
 import tiny
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
+RUN_ELSEWHERE = {"watch_trl.py", "watch_unsloth.py"}
+EXAMPLES = sorted({path.name for path in (ROOT / "examples").glob("*.py")} - RUN_ELSEWHERE)
 
 pytestmark = pytest.mark.engine
 

@@ -63,6 +63,9 @@ def run_edited_example(
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    lines = [line for line in done.stdout.splitlines() if line.startswith("step ")]
+    assert len(lines) >= 3 and lines[0].startswith("step 0: accuracy")
+    assert "valid over all looks" in lines[-1]
     return json.loads(done.stdout.splitlines()[-1])
 
 

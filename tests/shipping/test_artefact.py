@@ -43,7 +43,7 @@ def test_what_nothing_here_reads_is_refused_before_the_reference_is_asked(
 def test_a_declaration_that_is_no_object_is_refused_too(tmp_path: Path, declared: str) -> None:
     folder = quantised_directory(tmp_path / "packed", "awq")
     (folder / "config.json").write_text(f'{{"model_type": "llama", "quantization_config": {declared}}}')
-    with pytest.raises(ModelError, match="quantization_config is .*, not an object"):
+    with pytest.raises(ModelError, match=r"quantization_config is .*, not an object"):
         open_artefact(str(folder), None)
 
 
