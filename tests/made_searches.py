@@ -15,14 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import made_runs
+import numpy as np
 import polars as pl
 
+from kmmlu_fast.analysis.exact_band import ChangeInterval
 from kmmlu_fast.command.flags import build_config
 from kmmlu_fast.core.prediction_frames import predictions_frame
 from kmmlu_fast.core.schema import LETTERS, Prediction, Question
 from kmmlu_fast.data import dataset
 from kmmlu_fast.data.subjects import SUBJECTS
 from kmmlu_fast.improvement.config import ImproveConfig
+from kmmlu_fast.improvement.confirmation import Confirmation
+from kmmlu_fast.improvement.recipes import Recipe
+from kmmlu_fast.improvement.search import RungScores, SearchResult
 from kmmlu_fast.improvement.workers import TrainedPiece
 from kmmlu_fast.runs.run import Run
 from kmmlu_fast.runs.store import load_run_directory
@@ -139,3 +144,44 @@ def make_config(folder: Path, data: Path, recipes: str = RECIPES, **settings: An
             **settings,
         },
     )
+
+
+QUESTIONS = 1000
+
+
+def right(count: int) -> np.ndarray:
+    return np.arange(QUESTIONS) < count
+
+
+def make_result(
+    recipes: list[Recipe], counts: list[int], rival: ChangeInterval | None = None
+) -> SearchResult:
+    scores = RungScores(
+        rung=0,
+        base={("lm-eval", 0): right(400)},
+        recipes={recipe.name: [right(count)] for recipe, count in zip(recipes, counts, strict=True)},
+    )
+    found = Confirmation(
+        questions=500,
+        base=0.4,
+        gains={"best-s0": ChangeInterval(0.02, 0.01, 0.03)},
+        verdicts={"best-s0": "better"},
+        effect=None,
+        rival=rival,
+        rival_accuracy=0.45,
+        runs=[],
+    )
+    return SearchResult(
+        recipes=recipes,
+        rungs=[scores],
+        dropped={},
+        winner=recipes[int(np.argmax(counts))],
+        adapters={"best-s0": Path("out/best")},
+        confirmation=found,
+        rows=Path("rows.jsonl"),
+        spent_sec=1.0,
+    )
+
+
+def grid(sizes: list[int], ranks: list[int]) -> list[Recipe]:
+    return [Recipe(f"n{size}-r{rank}", {"size": size, "r": rank}) for size in sizes for rank in ranks]

@@ -2,7 +2,7 @@
 
 In: the winner's adapters, chosen on train questions. Out: a ``Confirmation``. Test is asked along the random
 order until the difference is decided, and the look is logged beside the base's run like any other comparison.
-Nothing is chosen from what comes out.
+Intervals hold at whatever question it stopped. Nothing is chosen from what comes out.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import polars as pl
 
 from kmmlu_fast.analysis.exact_band import ChangeInterval, exact_change_interval
+from kmmlu_fast.analysis.headline_comparison import ComparisonSettings
 from kmmlu_fast.analysis.recipes import RecipeEffect, recipe_effect
 from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.errors import ConfigError
@@ -24,6 +25,7 @@ from kmmlu_fast.data.exam_source import find_exam_sources
 from kmmlu_fast.engines.options import EngineOptions
 from kmmlu_fast.improvement.config import ImproveConfig
 from kmmlu_fast.improvement.workers import Workers
+from kmmlu_fast.reporting.early_pairs import compare_early_stopped
 from kmmlu_fast.runs.run import Run
 
 _SPLIT = "test"
@@ -35,7 +37,7 @@ class Confirmation:
 
     questions: int  # that base and all its adapters answered
     base: float
-    gains: Mapping[str, ChangeInterval]  # by adapter, over those questions
+    gains: Mapping[str, ChangeInterval]  # by adapter; the sequential test's intervals, where it has decided
     verdicts: Mapping[str, str]  # of the sequential test, by adapter; not for a whole split
     effect: RecipeEffect | None  # the recipe's, over its seeds; None for a single seed
     rival: ChangeInterval | None  # the first adapter minus the base with examples in the prompt
@@ -92,13 +94,14 @@ def confirm_winner(
         (rival,) = workers.evaluate(settings)
     names = list(adapters)
     gains = {
-        name: _paired_change(joined["run_0"], joined[f"run_{place}"]) for place, name in enumerate(names, 1)
+        name: _sequential_change(_paired_change(joined["run_0"], joined[f"run_{place}"]), run)
+        for place, (name, run) in enumerate(zip(names, tuned, strict=True), 1)
     }
     effect = None
     if len(tuned) > 1:
         ids = joined.select("question_id")
         shared = [_restrict(run, ids) for run in (base, *tuned)]
-        effect = recipe_effect("winner", shared[0], shared[1:])
+        effect = _cover_gains(recipe_effect("winner", shared[0], shared[1:]), list(gains.values()))
     beyond, accuracy = _compare_with_rival(tuned[0], rival)
     return Confirmation(
         questions=len(joined),
@@ -137,11 +140,33 @@ def _restrict(run: Run, ids: pl.DataFrame) -> Run:
     return replace(run, predictions=frame)
 
 
+def _sequential_change(change: ChangeInterval, run: Run) -> ChangeInterval:
+    """``change`` with the interval of the test that chose when to stop."""
+    decision = run.pass_metrics.decision
+    if not decision or "low" not in decision:
+        return change
+    return replace(change, low=float(decision["low"]), high=float(decision["high"]))
+
+
+def _cover_gains(effect: RecipeEffect, gains: Sequence[ChangeInterval]) -> RecipeEffect:
+    """``effect`` with an interval no narrower than that of the mean of its adapters, which holds where asking
+    stopped."""
+    low, high = (sum(getattr(gain, end) for gain in gains) / len(gains) for end in ("low", "high"))
+    return replace(effect, low=min(effect.low, low), high=max(effect.high, high))
+
+
 def _compare_with_rival(tuned: Run, rival: Run | None) -> tuple[ChangeInterval | None, float | None]:
+    """How many questions there are was decided with this adapter's answers: unless it was all of them, by the
+    sequential test."""
     if rival is None:
         return None, None
     joined = _join_answers([rival, tuned])
-    return _paired_change(joined["run_0"], joined["run_1"]), float(joined["run_0"].mean())  # type: ignore[arg-type]
+    change, accuracy = _paired_change(joined["run_0"], joined["run_1"]), float(joined["run_0"].mean())  # type: ignore[arg-type]
+    if tuned.prefix is not None:
+        settings = ComparisonSettings(different_prompts=True)
+        (pair,) = compare_early_stopped([rival, tuned], settings)
+        change = replace(change, low=pair.decision.low, high=pair.decision.high)
+    return change, accuracy
 
 
 def _sequential_verdicts(names: Sequence[str], runs: Sequence[Run]) -> dict[str, str]:

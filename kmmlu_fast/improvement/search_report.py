@@ -12,6 +12,7 @@ from pathlib import Path
 
 from kmmlu_fast.core.files import write_bytes_atomically, write_json_atomically
 from kmmlu_fast.improvement.config import ImproveConfig
+from kmmlu_fast.improvement.halving_chart import draw_halving
 from kmmlu_fast.improvement.search import SearchResult
 from kmmlu_fast.improvement.summary import (
     ingredient_lines,
@@ -20,14 +21,27 @@ from kmmlu_fast.improvement.summary import (
     verdict_sentences,
 )
 
-_WIDTH, _HEIGHT, _MARGIN = 640, 280, 48
+_COLOURS = {  # light and dark, as in the other report
+    "ink": ("#1b2430", "#e6ebf1"),
+    "muted": ("#5b6675", "#9aa6b6"),
+    "line": ("#e3e7ed", "#2c3643"),
+    "paper": ("#fff", "#10141a"),
+    "c-first": ("#8a94a3", "#8c98a8"),
+    "c-second": ("#2563c9", "#6ba4fa"),
+    "c-3": ("#8b5cc4", "#b794e6"),
+    "c-4": ("#b7791f", "#e0a94a"),
+    "c-5": ("#0e8a8a", "#4cc4c0"),
+    "c-6": ("#c2417c", "#ec7fb0"),
+    "c-none": ("#a9b2be", "#5c6878"),
+}
 _STYLE = (
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;"
-    "color:CanvasText;background:Canvas;color-scheme:light dark}"
-    "table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.3rem .6rem;"
-    "border-bottom:1px solid color-mix(in srgb,CanvasText 20%,transparent)}"
+    ":root{color-scheme:light dark;"
+    + "".join(f"--{name}:light-dark({light},{dark});" for name, (light, dark) in _COLOURS.items())
+    + "}body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;"
+    "color:var(--ink);background:var(--paper)}h2{margin-top:2rem}.note{color:var(--muted)}"
+    ".scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}"
+    "td,th{text-align:left;padding:.3rem .6rem;border-bottom:1px solid var(--line)}"
     "pre{white-space:pre-wrap;overflow-wrap:anywhere}svg{max-width:100%;height:auto}"
-    ".won{stroke:#0b7a75;stroke-width:3}.lost{stroke:#8a8f98;stroke-width:1.5}text{fill:CanvasText}"
 )
 
 
@@ -48,7 +62,7 @@ def search_page(config: ImproveConfig, result: SearchResult) -> str:
             for cell in (
                 row.name,
                 str(row.rung + 1) if row.rung >= 0 else "-",
-                "-" if row.mean_gain is None else f"{100 * row.mean_gain:+.1f}",
+                "-" if row.gain is None else f"{100 * row.gain.value:+.1f}",
                 "-" if row.gain is None else f"{100 * row.gain.low:+.1f} to {100 * row.gain.high:+.1f}",
                 row.fate,
             )
@@ -64,44 +78,12 @@ def search_page(config: ImproveConfig, result: SearchResult) -> str:
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport"'
         f' content="width=device-width"><title>{title}</title><style>{_STYLE}</style><h1>{title}</h1>'
-        f"{sentences}<h2>Rungs</h2>{draw_halving(result)}<h2>Recipes</h2><p>Gains are on train questions,"
-        " on which recipes were chosen: only the numbers above are of test.</p>"
-        f"<table><tr>{heads}</tr>{rows}</table><pre>{ingredients}</pre><h2>Reproduce</h2>"
-        f"<pre>{command}</pre></html>\n"
+        f'{sentences}<h2>Rungs</h2><p class="note">A dot for each time that a recipe was scored; those with'
+        f" fewer dots were dropped. Lines are 95 % intervals.</p>{draw_halving(result)}<h2>Recipes</h2>"
+        '<p class="note">Gains are on train questions, on which recipes were chosen: only the numbers at the'
+        f' top are of test.</p><div class="scroll"><table><tr>{heads}</tr>{rows}</table></div>'
+        f"<pre>{ingredients}</pre><h2>Reproduce</h2><pre>{command}</pre></html>\n"
     )
-
-
-def draw_halving(result: SearchResult) -> str:
-    """Each recipe's gain by rung as an SVG: lines end where recipes were dropped."""
-    lines = {
-        recipe.name: [scores.gain(recipe) for scores in result.rungs if recipe.name in scores.recipes]
-        for recipe in result.recipes
-    }
-    values = [value for line in lines.values() for value in line]
-    low, high = min([0.0, *values]), max([0.0, *values])
-    span = max(high - low, 0.01)
-    columns = max(len(result.rungs) - 1, 1)
-
-    def place(rung: int, value: float) -> tuple[float, float]:
-        x = _MARGIN + rung * (_WIDTH - 4 * _MARGIN) / columns
-        return x, _HEIGHT - _MARGIN - (value - low) / span * (_HEIGHT - 2 * _MARGIN)
-
-    parts = [f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="gain by rung">']
-    zero = place(0, 0.0)[1]
-    parts.append(
-        f'<line x1="{_MARGIN}" x2="{_WIDTH - _MARGIN}" y1="{zero:.1f}" y2="{zero:.1f}" class="lost"/>'
-    )
-    for name, line in lines.items():
-        if not line:
-            continue
-        kind = "won" if name == result.winner.name else "lost"
-        points = [place(rung, value) for rung, value in enumerate(line)]
-        joined = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-        x, y = points[-1]
-        parts.append(f'<polyline points="{joined}" fill="none" class="{kind}"/>')
-        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" class="{kind}"/>')
-        parts.append(f'<text x="{x + 6:.1f}" y="{y + 4:.1f}" font-size="11">{html.escape(name)}</text>')
-    return "".join(parts) + "</svg>"
 
 
 def _result_values(result: SearchResult) -> dict[str, object]:

@@ -14,9 +14,10 @@ import numpy as np
 
 from kmmlu_fast.analysis.best_of import shrink_best
 from kmmlu_fast.analysis.exact_band import ChangeInterval, exact_change_interval
+from kmmlu_fast.analysis.recipes import estimate_crossed_effect
 from kmmlu_fast.improvement.config import ImproveConfig
 from kmmlu_fast.improvement.recipes import TRAINED, Recipe
-from kmmlu_fast.improvement.search import SearchResult
+from kmmlu_fast.improvement.search import Right, SearchResult
 
 LEAST_DEGREES = 8  # of freedom that must be left to speak of ingredients
 
@@ -27,15 +28,19 @@ class RecipeRow:
 
     name: str
     rung: int  # the last one it was scored at; -1: it was not trained
-    gain: ChangeInterval | None  # on the selection questions, of its first seed
-    mean_gain: float | None  # over seeds
+    gain: ChangeInterval | None  # on the selection questions; the recipe's, over its seeds
+    error: float | None  # the gain's standard error
     fate: str
 
 
 def recipe_rows(result: SearchResult) -> list[RecipeRow]:
     """The recipes, best first: the winner, those of the last rung, then those dropped, latest first."""
     rows = [_describe_recipe(recipe, result) for recipe in result.recipes]
-    return sorted(rows, key=lambda row: (row.rung, row.mean_gain or 0.0), reverse=True)
+    return sorted(
+        rows,
+        key=lambda row: (row.fate == "winner", row.rung, row.gain.value if row.gain else 0.0),
+        reverse=True,
+    )
 
 
 def _describe_recipe(recipe: Recipe, result: SearchResult) -> RecipeRow:
@@ -44,21 +49,40 @@ def _describe_recipe(recipe: Recipe, result: SearchResult) -> RecipeRow:
     if recipe.name in result.dropped:
         fate = result.dropped[recipe.name].reason
     if not scored:
-        return RecipeRow(name=recipe.name, rung=-1, gain=None, mean_gain=None, fate=fate)
+        return RecipeRow(name=recipe.name, rung=-1, gain=None, error=None, fate=fate)
     last = scored[-1]
     plain = last.base[min(last.base, key=lambda protocol: protocol[1])]
-    first = last.recipes[recipe.name][0]
-    gain = exact_change_interval(int((first & ~plain).sum()), int((plain & ~first).sum()), len(plain))
-    return RecipeRow(name=recipe.name, rung=last.rung, gain=gain, mean_gain=last.gain(recipe), fate=fate)
+    gain, error = selection_gain(plain, last.recipes[recipe.name])
+    winner = last.recipes.get(result.winner.name)
+    if fate == "last rung" and winner is not None and last.gain(recipe) == last.gain(result.winner):
+        fate = "last rung, as good as the winner on these questions"
+    return RecipeRow(name=recipe.name, rung=last.rung, gain=gain, error=error, fate=fate)
+
+
+def selection_gain(base: Right, seeds: Sequence[Right]) -> tuple[ChangeInterval, float]:
+    """A recipe's gain with its interval and standard error: exact for one seed, which is about that adapter;
+    over questions and seeds for several, and never narrower than the first one's alone.
+    """
+    first = seeds[0]
+    exact = exact_change_interval(int((first & ~base).sum()), int((base & ~first).sum()), len(base))
+    error = (exact.high - exact.low) / 4
+    if len(seeds) < 2 or len(base) < 2:
+        return exact, error
+    changes = np.stack([right.astype(float) - base for right in seeds], axis=1)
+    estimate, _ = estimate_crossed_effect(changes, np.zeros(len(base), dtype=np.int64))
+    low, high = estimate.interval()
+    half = (exact.high - exact.low) / 2
+    low, high = min(low, estimate.value - half), max(high, estimate.value + half)
+    return ChangeInterval(estimate.value, max(low, -1.0), min(high, 1.0)), max(estimate.error, error)
 
 
 def shrunk_selection_gain(result: SearchResult) -> float | None:
     """The winner's gain on the selection questions without the luck of having been chosen; None if too few
     recipes were scored.
     """
-    rows = [row for row in recipe_rows(result) if row.gain is not None and row.mean_gain is not None]
-    gains = [row.mean_gain or 0.0 for row in rows]
-    errors = [max((row.gain.high - row.gain.low) / 4, 1e-6) for row in rows if row.gain is not None]
+    rows = [row for row in recipe_rows(result) if row.gain is not None]
+    gains = [row.gain.value for row in rows if row.gain is not None]
+    errors = [max(row.error or 0.0, 1e-6) for row in rows]
     best = next((place for place, row in enumerate(rows) if row.name == result.winner.name), None)
     estimate = shrink_best(gains, errors) if best is not None else None
     return None if estimate is None else min(estimate.value, gains[best or 0])
@@ -68,7 +92,7 @@ def summary_lines(config: ImproveConfig, result: SearchResult) -> list[str]:
     """The whole summary as lines of text."""
     lines = ["recipe                          rung  gain on selection (95 %)        outcome"]
     for row in recipe_rows(result):
-        shown = "-" if row.gain is None else f"{_points(row.mean_gain)} ({_range(row.gain)})"
+        shown = "-" if row.gain is None else f"{_points(row.gain.value)} ({_range(row.gain)})"
         lines.append(f"{row.name:<30}  {row.rung + 1 or '-':>4}  {shown:<30}  {row.fate}")
     said = [*verdict_sentences(result), *ingredient_lines(result), *reproduce_lines(config, result)]
     return [*lines, "", *said]
@@ -81,16 +105,18 @@ def verdict_sentences(result: SearchResult) -> list[str]:
     gain = found.gains[first]
     sentences = [
         f"{winner.name} on {found.questions:,} test questions: {_points(gain.value)} ({_range(gain)}) against"
-        f" the base's {found.base:.1%}."
+        f" the base's {found.base:.1%}. It is {_say_verdict(found.verdicts.get(first), gain)}."
     ]
-    verdicts = sorted(set(found.verdicts.values()))
-    if verdicts:
-        sentences.append(f"Sequential test: {', '.join(verdicts)}.")
+    for name, other in list(found.gains.items())[1:]:
+        if (said := _say_verdict(found.verdicts.get(name), other)) != _say_verdict(
+            found.verdicts.get(first), gain
+        ):
+            sentences.append(f"Its adapter of another seed, {name}, is {said}: {_points(other.value)}.")
     if found.effect is not None:
         effect = found.effect
         sentences.append(
-            f"The recipe over {len(effect.effects)} seeds: {_points(effect.effect)} ({_points(effect.low)} to"
-            f" {_points(effect.high)}; the interval covers another seed as well)."
+            f"The recipe over {len(effect.effects)} seeds: {_points(effect.effect)} ({100 * effect.low:+.1f} to"
+            f" {100 * effect.high:+.1f}; the interval covers another seed as well)."
         )
     shrunk = shrunk_selection_gain(result)
     if shrunk is not None:
@@ -108,6 +134,21 @@ def verdict_sentences(result: SearchResult) -> list[str]:
             f" {_points(found.rival.value)} ({_range(found.rival)})."
         )
     return sentences
+
+
+_VERDICTS = {
+    "better": "shown to be better",
+    "worse": "shown to be worse",
+    "equal": "shown to be equal within the margin",
+    "undecided": "not shown to be better or worse",
+}
+
+
+def _say_verdict(verdict: str | None, gain: ChangeInterval) -> str:
+    """The sequential test's, or the interval's where it gave none."""
+    if verdict is None:
+        verdict = ("better" if gain.value > 0 else "worse") if gain.excludes_zero else "undecided"
+    return _VERDICTS[verdict]
 
 
 def ingredient_lines(result: SearchResult) -> list[str]:

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
+import early_cases
+import polars as pl
 import pytest
+from early_cases import GAIN, SIZES, Skilled
 from made_searches import FakeWorkers, make_config, make_dataset
+from tiny import make_tiny_adapter
 
+from kmmlu_fast.analysis.exact_band import exact_change_interval
 from kmmlu_fast.command.flags import build_config
 from kmmlu_fast.core.errors import ConfigError
+from kmmlu_fast.evaluation.config import EvalConfig
+from kmmlu_fast.evaluation.early_stopping import passes
 from kmmlu_fast.improvement.config import ImproveConfig
-from kmmlu_fast.improvement.confirmation import choose_rival_examples
+from kmmlu_fast.improvement.confirmation import choose_rival_examples, confirm_winner
 from kmmlu_fast.improvement.search import run_search
+from kmmlu_fast.runs.run import Run
+from kmmlu_fast.runs.store import load_run_directory
 
 
 class NoWorkers:
@@ -68,3 +78,46 @@ def test_the_search_ends_with_as_many_examples_as_there_are(tmp_path: Path) -> N
     )
     assert result.confirmation.rival is not None
     assert any(path.endswith("base-test-2") for path in result.confirmation.runs)
+
+
+class EarlyWorkers(NoWorkers):
+    """Evaluations that stop early, with a fake engine whose second adapter is no better than the base."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+
+    def evaluate(self, settings: dict[str, Any]) -> list[Run]:
+        made = build_config(EvalConfig, **settings, adapter_mode="serve", subjects=list(SIZES))
+        return early_cases.run(made, Skilled(self.data, {**GAIN, "other": 0.44}))
+
+
+def test_intervals_hold_where_asking_stopped(
+    model: Path, lora: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interval for a number of questions that was fixed before is too narrow for one that the answers
+    chose: the confirmed gain's is the sequential test's, the recipe's and the rival's are no narrower.
+    """
+    monkeypatch.setattr(passes, "FIRST", 40)
+    data = early_cases.write_exam(tmp_path)
+    made = make_config(
+        tmp_path / "made", data, fewshot_rival=2, model=str(model), max_questions=200, margin=3.0
+    )
+    other = make_tiny_adapter(model, tmp_path / "other", seed=1)
+    protocol = {"num_fewshot": 0, "prompt_style": "qa"}
+    found = confirm_winner(made, protocol, {"lora": lora, "other": other}, EarlyWorkers(data))
+    assert found.verdicts == {"lora": "better", "other": "undecided"} and 40 <= found.questions <= 200
+    runs = [load_run_directory(Path(path), prefix=True) for path in found.runs]
+    for gain, run in zip(found.gains.values(), runs[1:3], strict=True):
+        decision = run.pass_metrics.decision
+        assert (gain.low, gain.high) == (decision["low"], decision["high"])
+        assert gain.low < gain.value < gain.high
+    low, high = (mean(getattr(gain, end) for gain in found.gains.values()) for end in ("low", "high"))
+    assert found.effect.low <= low and high <= found.effect.high
+    rival, lora_run = runs[3].frame, runs[1].frame
+    both = rival.select("question_id", pl.col("correct").alias("before")).join(lora_run, on="question_id")
+    gained = int((both["correct"] & ~both["before"]).sum())
+    lost = int((both["before"] & ~both["correct"]).sum())
+    fixed = exact_change_interval(gained, lost, len(both))
+    assert found.rival.value == fixed.value and len(both) == found.questions
+    assert found.rival.high - found.rival.low > fixed.high - fixed.low
+    assert found.rival.low > 0  # two examples do not help the fake base

@@ -2,64 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
+from made_searches import grid, make_result, right
 
 from kmmlu_fast.analysis.exact_band import ChangeInterval
 from kmmlu_fast.command.flags import build_config
 from kmmlu_fast.improvement.config import ImproveConfig
-from kmmlu_fast.improvement.confirmation import Confirmation
 from kmmlu_fast.improvement.recipes import Recipe
-from kmmlu_fast.improvement.search import RungScores, SearchResult
 from kmmlu_fast.improvement.summary import (
     ingredient_lines,
     recipe_rows,
     reproduce_lines,
+    selection_gain,
     shrunk_selection_gain,
     verdict_sentences,
 )
-
-QUESTIONS = 1000
-
-
-def right(count: int) -> np.ndarray:
-    return np.arange(QUESTIONS) < count
-
-
-def make_result(
-    recipes: list[Recipe], counts: list[int], rival: ChangeInterval | None = None
-) -> SearchResult:
-    scores = RungScores(
-        rung=0,
-        base={("lm-eval", 0): right(400)},
-        recipes={recipe.name: [right(count)] for recipe, count in zip(recipes, counts, strict=True)},
-    )
-    found = Confirmation(
-        questions=500,
-        base=0.4,
-        gains={"best-s0": ChangeInterval(0.02, 0.01, 0.03)},
-        verdicts={"best-s0": "better"},
-        effect=None,
-        rival=rival,
-        rival_accuracy=0.45,
-        runs=[],
-    )
-    return SearchResult(
-        recipes=recipes,
-        rungs=[scores],
-        dropped={},
-        winner=recipes[int(np.argmax(counts))],
-        adapters={"best-s0": Path("out/best")},
-        confirmation=found,
-        rows=Path("rows.jsonl"),
-        spent_sec=1.0,
-    )
-
-
-def grid(sizes: list[int], ranks: list[int]) -> list[Recipe]:
-    return [Recipe(f"n{size}-r{rank}", {"size": size, "r": rank}) for size in sizes for rank in ranks]
 
 
 def test_ingredients_are_told_apart_with_enough_recipes() -> None:
@@ -101,6 +61,37 @@ def test_the_rival_is_named_as_it_came_out(rival: ChangeInterval, words: str) ->
     result = make_result(grid([10, 20], [4, 8]), [400, 402, 398, 412], rival)
     sentences = " ".join(verdict_sentences(result))
     assert words in sentences and "+2.0 pp (+1.0 to +3.0)" in sentences and "better" in sentences
+
+
+def test_the_interval_beside_a_gain_is_about_that_gain() -> None:
+    """Of several seeds it is the recipe's, not the first seed's."""
+    base, first, second = right(400), right(440), right(404)
+    alone, _ = selection_gain(base, [first])
+    assert (round(alone.value, 6), alone.excludes_zero) == (0.04, True)
+    both, error = selection_gain(base, [first, second])
+    assert both.value == pytest.approx(0.022) and not both.excludes_zero  # seeds differ by more than that
+    assert both.value - both.low == pytest.approx(both.high - both.value) and error > 0.0
+    same, _ = selection_gain(base, [base, base])
+    assert same.low < 0 < same.high  # no difference at all is no proof
+
+
+def test_a_tie_and_the_verdicts_of_both_seeds_are_told() -> None:
+    recipes = grid([10, 20], [4, 8])
+    result = make_result(recipes, [412, 402, 398, 412])
+    rows = recipe_rows(result)
+    assert rows[0].fate == "winner" and rows[1].fate == "last rung, as good as the winner on these questions"
+    found = replace(
+        result.confirmation,
+        gains={**result.confirmation.gains, "best-s1": ChangeInterval(0.01, -0.01, 0.03)},
+        verdicts={"best-s0": "better", "best-s1": "undecided"},
+    )
+    first, second, *_ = verdict_sentences(replace(result, confirmation=found))
+    assert first.endswith("It is shown to be better.")
+    assert second == "Its adapter of another seed, best-s1, is not shown to be better or worse: +1.0 pp."
+    alone = replace(found, verdicts={}, gains={"best-s0": ChangeInterval(0.02, -0.01, 0.05)})
+    assert verdict_sentences(replace(result, confirmation=alone))[0].endswith(
+        "not shown to be better or worse."
+    )
 
 
 def test_the_command_names_every_setting_of_the_winner(tmp_path: Path) -> None:
