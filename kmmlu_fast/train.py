@@ -66,7 +66,7 @@ def _print_training_summary(path: Path, card: dict[str, Any]) -> None:
 
 
 def _training_summary_lines(path: Path, card: dict[str, Any]) -> list[str]:
-    from kmmlu_fast.training.held_out import format_change
+    from kmmlu_fast.training.held_out import format_change, format_letters
 
     metrics, memory = card["metrics"], card["memory"]
     over = memory["peak_bytes"] / memory["planned_bytes"] - 1 if memory["planned_bytes"] else 0.0
@@ -84,11 +84,12 @@ def _training_summary_lines(path: Path, card: dict[str, Any]) -> list[str]:
     ]
     for name, held_out in (("base", metrics["base"]), ("adapter", metrics["kept"])):
         if held_out:
-            shares = " ".join(f"{letter} {share:.0%}" for letter, share in held_out["letter_share"].items())
             accuracies = f"accuracy {held_out['accuracy']:.3f}  balanced {held_out['balanced_accuracy']:.3f}"
             if change := format_change(held_out):
                 accuracies += f"  change {change}"
-            lines.append(f"held-out {name}: loss {held_out['loss']:.4f}  {accuracies}  predicted {shares}")
+            lines.append(
+                f"held-out {name}: loss {held_out['loss']:.4f}  {accuracies}  {format_letters(held_out)}"
+            )
     return [*lines, *(f"warning: {warning}" for warning in card["warnings"])]
 
 

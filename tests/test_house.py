@@ -55,7 +55,6 @@ TESTED_ELSEWHERE = {
     ),
     "through prompts and chain of thought (tests/prompting/test_cot.py, test_methods.py, tests/evaluation)": (
         "prompting/cot_digest prompting/cot_tokens prompting/cot_wording prompting/method_choice"
-        " prompting/predictions"
     ),
     "through comparisons (tests/analysis/test_comparison*.py, test_accuracy.py, tests/reporting)": (
         "analysis/error_profile analysis/exam_comparison analysis/headline"
@@ -85,9 +84,7 @@ TESTED_ELSEWHERE = {
     "through searches (tests/improvement/test_search.py, test_search_engine.py)": (
         "improvement/config improvement/search_report improvement/search_state improvement/trials"
     ),
-    "through real trainers (tests/integrations/test_watch.py)": (
-        "integrations/asked_questions integrations/live_model"
-    ),
+    "through real trainers (tests/integrations/test_watch.py)": ("integrations/live_model"),
     "through adapters of every kind (tests/models/test_adapter_kinds.py)": "models/adapter_features",
     "through its door (tests/doors/test_plan_door.py)": "reporting/terminal/question_plan",
     "through the readers of runs (tests/runs/readers) and files/test_exports.py": (

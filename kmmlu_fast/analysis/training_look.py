@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Literal
 
 from kmmlu_fast.analysis.exact_band import ChangeInterval, exact_change_band, exact_change_p_value
+from kmmlu_fast.analysis.written_forms import LOW_MASS
 
 StopRule = Literal["worse", "collapsed"]
 COLLAPSE_SHARE = 0.60  # of the predictions on one letter
@@ -24,6 +26,7 @@ class AnsweredQuestion:
 
     answer: str
     prediction: str | None
+    letter_mass: float | None = None  # probability that the next token is a letter; None: not known
 
     @property
     def correct(self) -> bool:
@@ -43,7 +46,9 @@ class Look:
     accuracy: float
     difference: ChangeInterval | None  # of accuracy, to step 0; None for step 0 itself
     p_value: float | None  # of this look alone, not corrected
-    letter_share: dict[str, float]
+    letter_share: dict[str, float]  # of the predictions
+    # mean probability that the next token is a letter, in the written forms that are read; None: not known
+    letter_mass: float | None = None
     collapsed: str | None  # the letter that predictions collapsed onto since step 0
     losses: dict[str, float] = field(default_factory=dict)  # nats per token of plain text, by language
 
@@ -55,6 +60,8 @@ class Look:
             entry[f"{exam}/difference_low"] = self.difference.low
             entry[f"{exam}/difference_high"] = self.difference.high
         entry |= {f"{exam}/share_{letter}": share for letter, share in self.letter_share.items()}
+        if self.letter_mass is not None:
+            entry[f"{exam}/letter_mass"] = self.letter_mass
         return entry | {f"forgetting/loss_{language}": loss for language, loss in self.losses.items()}
 
     def stop_reason(self, rule: StopRule | None) -> str | None:
@@ -78,7 +85,10 @@ class Look:
         if self.difference is not None:
             band = self.difference
             text += f", {band.value:+.1%} ({band.low:+.1%} to {band.high:+.1%}, valid over all looks)"
-        return f"{text}, predicted {shares}"
+        text += f", predicted {shares}"
+        if self.letter_mass is not None and self.letter_mass < LOW_MASS:
+            text += f", but the letters hold only {self.letter_mass:.0%} of the next token's probability"
+        return text
 
 
 def compare_with_start(
@@ -91,6 +101,7 @@ def compare_with_start(
     counts = Counter(answer.prediction for answer in now.values())
     shares = {letter: counts[letter] / len(now) for letter in letters}
     correct = sum(answer.correct for answer in now.values())
+    masses = [answer.letter_mass for answer in now.values() if answer.letter_mass is not None]
     band, p_value, collapsed = None, None, None
     if before is not None:
         gained, lost = _count_changes(
@@ -107,6 +118,7 @@ def compare_with_start(
         difference=band,
         p_value=p_value,
         letter_share=shares,
+        letter_mass=fmean(masses) if masses else None,
         collapsed=collapsed,
         losses=losses,
     )

@@ -22,17 +22,25 @@ from kmmlu_fast.command.flags import build_config
 from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.digests import compute_fingerprint
 from kmmlu_fast.core.errors import ConfigError, KmmluError
-from kmmlu_fast.core.files import read_json, write_json_atomically
 from kmmlu_fast.data.default_exam import DEFAULT_DATASET, DEFAULT_EXAM
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.integrations.asked_questions import AskedQuestions, choose_asked_questions
+from kmmlu_fast.integrations.curve_record import (
+    CurveRecord,
+    find_differences,
+    keep_curve_record,
+    model_label,
+    read_curve_record,
+    write_curve_record,
+)
 from kmmlu_fast.integrations.live_model import LiveModel
 from kmmlu_fast.integrations.look_schedule import FEWEST_QUESTIONS, LookSchedule
 from kmmlu_fast.integrations.text_loss import text_loss_requests, text_losses
+from kmmlu_fast.integrations.watch_settings import check_watch_settings
 from kmmlu_fast.machine.extras import require_modules
+from kmmlu_fast.prompting.predictions import prediction_letter_mass
 from kmmlu_fast.runs.comparison_log import LoggedComparison, log_comparisons
 
-RECORD = "kmmlu_watch.json"  # in the trainer's output directory: the answers before the first step
 _TIMED_QUESTIONS = 16
 
 
@@ -57,6 +65,7 @@ class Watch:
         self._share, self._every = share_of_time, every
         self._schedule: LookSchedule | None = None
         self._start: dict[str, AnsweredQuestion] | None = None
+        self._start_asked: dict[str, Any] = {}
         self._restored_looks = 0  # of the training that is resumed
         self._training = compute_fingerprint({"started": time.time_ns(), "exam": exam}, 32)
         self.looks: list[Look] = []
@@ -102,6 +111,7 @@ class Watch:
             self._schedule.questions = len(self._start)
             return
         self._start = timed | self._ask(len(timed), max(count, len(timed)))
+        self._start_asked = self._how_asked(len(self._start))
         losses = text_losses(self._model.ask(self._texts))
         self._schedule.add_look(time.monotonic() - began_sec, len(self._start))
         self._report(compare_with_start(step, 0, self._start, None, losses))
@@ -135,7 +145,11 @@ class Watch:
         """The model's letters for some questions, in their order."""
         predictions = self._asked.read(self._model.ask(self._asked.requests(start, stop)))
         return {
-            name: AnsweredQuestion(predictions[name].answer, predictions[name].prediction)
+            name: AnsweredQuestion(
+                predictions[name].answer,
+                predictions[name].prediction,
+                prediction_letter_mass(predictions[name]),
+            )
             for name in self._asked.question_ids[start:stop]
         }
 
@@ -171,34 +185,51 @@ class Watch:
         )
         log_comparisons(self._base_run, [logged], next_level)
 
-    def _record_path(self) -> Path:
-        return Path(self._trainer.args.output_dir) / RECORD
+    def _how_asked(self, count: int) -> dict[str, Any]:
+        """What identifies the first ``count`` answers; others are not compared with them."""
+        name = str(getattr(self._trainer.model.config, "name_or_path", None) or "")
+        return {
+            **self._asked.settings,
+            "model": model_label(name, Path(self._trainer.args.output_dir)),
+            "prompts": self._asked.prompts_digest(count),
+        }
 
     def _write_start(self, step: int) -> None:
         """Keep the answers of step 0, so that a resumed training is still compared with them."""
         start = self._start or {}
-        letters = {name: answer.prediction for name, answer in start.items()}
-        path = self._record_path()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        record = {"training": self._training, "looks": self._looks_done(), "step": step, "start": letters}
-        write_json_atomically(path, record)
+        record = CurveRecord(
+            training=self._training,
+            looks=self._looks_done(),
+            step=step,
+            start={name: answer.prediction for name, answer in start.items()},
+            asked=self._start_asked,
+        )
+        write_curve_record(Path(self._trainer.args.output_dir), record)
 
     def _restore_start(self, step: int) -> None:
-        keys = {item.question.question_id: item.question.answer for item in self._asked.items}
+        """Continue the curve of the training that is resumed, or say why a new one begins."""
+        folder, self._start = Path(self._trainer.args.output_dir), None
         try:
-            record = read_json(self._record_path())
-            letters = record["start"]
-            if not letters or not set(letters) <= set(keys):
-                raise KeyError
-            self._start = {name: AnsweredQuestion(keys[name], letters[name]) for name in letters}
-            self._restored_looks = int(record["looks"])
-            self._training = str(record["training"])
-        except (KmmluError, KeyError, TypeError, ValueError):
-            self._start = None
+            record = read_curve_record(folder)
+        except KmmluError:
             self._add_note(
                 f"the training was resumed at step {step}, and the answers from before its first step are not"
                 f" known: differences are to step {step}"
             )
+            return
+        asked = self._how_asked(len(record.start))
+        differing = find_differences(record, asked, self._asked.question_ids)
+        if differing:
+            self._add_note(
+                f"the training was resumed at step {step}, and its earlier looks asked otherwise"
+                f" ({', '.join(differing)}): a new curve begins, whose differences are to step {step}; the"
+                f" start of the earlier one is kept in {keep_curve_record(folder, record)}"
+            )
+            return
+        keys = {item.question.question_id: item.question.answer for item in self._asked.items}
+        self._start = {name: AnsweredQuestion(keys[name], letter) for name, letter in record.start.items()}
+        self._start_asked = asked
+        self._restored_looks, self._training = record.looks, record.training
 
 
 def watch(
@@ -222,8 +253,8 @@ def watch(
     letters between steps: the first ``questions`` of a random order of the split, without those that occur
     in the training rows. Logged through the trainer: ``<exam>/accuracy``, ``difference`` to step 0 with
     ``difference_low`` and ``difference_high`` (a 95 % band that is valid over all looks together, whenever
-    you stop), ``share_A`` to ``share_D`` of the predictions, ``forgetting/loss_en`` and ``loss_ko`` (nats per
-    token of plain text).
+    you stop), ``share_A`` to ``share_D`` of the predictions, ``letter_mass`` (the probability that the next
+    token is a letter, " A" or "A"), ``forgetting/loss_en`` and ``loss_ko`` (nats per token of plain text).
 
     ``share_of_time``: looking takes at most this share of the training's time; fewer questions are asked if
     need be. ``every``: look every so many steps instead, whatever it takes. ``stop_when="worse"`` stops when
@@ -234,7 +265,7 @@ def watch(
     Raises ``ConfigError`` for settings that do not go together, ``DataError`` if the exam cannot be read.
     """
     require_modules("watch", "torch", "transformers", "accelerate")
-    _check_settings(trainer, split, questions, share_of_time, every, stop_when, base_run)
+    check_watch_settings(trainer, split, questions, share_of_time, every, stop_when, base_run)
     config = build_config(
         EvalConfig,
         exam=[exam],
@@ -260,48 +291,6 @@ def watch(
         log_note(f"watch: note: {text}")
     trainer.add_callback(_make_callback(watching))
     return watching
-
-
-def _check_settings(
-    trainer: Any,
-    split: str,
-    questions: int,
-    share_of_time: float | None,
-    every: int | None,
-    stop_when: str | None,
-    base_run: str | Path | None,
-) -> None:
-    if not hasattr(trainer, "add_callback") or getattr(trainer, "model", None) is None:
-        raise ConfigError(
-            f"watch: a {type(trainer).__name__} is not a trainer; give a transformers or TRL trainer"
-        )
-    faults = _schedule_faults(questions, share_of_time, every)
-    if stop_when not in (None, "worse", "collapsed"):
-        faults.append(f"stop_when={stop_when!r} is not 'worse' or 'collapsed'")
-    if split == "test" and base_run is None:
-        faults.append(
-            "split='test' needs base_run, the run directory of the base on test, where looks are counted; or"
-            " leave split out, which asks train questions"
-        )
-    if base_run is not None and not (Path(base_run) / "metrics.json").is_file():
-        faults.append(f"base_run={str(base_run)!r} is not a finished run directory")
-    if trainer.accelerator.num_processes > 1:
-        faults.append("trainings of several processes are not watched yet; train in one process")
-    if faults:
-        raise ConfigError(f"watch: {'; '.join(faults)}")
-
-
-def _schedule_faults(questions: int, share_of_time: float | None, every: int | None) -> list[str]:
-    faults = []
-    if questions < FEWEST_QUESTIONS:
-        faults.append(f"questions={questions} is too few to say anything; give {FEWEST_QUESTIONS} or more")
-    if share_of_time is not None and not 0 < share_of_time < 1:
-        faults.append(f"share_of_time={share_of_time} is not between 0 and 1")
-    if share_of_time is None and every is None:
-        faults.append("give share_of_time or every")
-    if every is not None and every < 1:
-        faults.append(f"every={every} is not a number of steps; give 1 or more")
-    return faults
 
 
 def _text_tokenizer(trainer: Any) -> Any:

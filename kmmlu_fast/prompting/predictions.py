@@ -1,11 +1,12 @@
 """Makes predictions, and reads their log-probabilities back.
 
 In: a question and the letter read from its answer. Out: a ``Prediction`` with the question's own fields; from
-a prediction, its letters' log-probabilities. Knows nothing of how an answer is read.
+a prediction, its letters' log-probabilities and the mass on them. Knows nothing of how an answer is read.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -61,3 +62,14 @@ def prediction_logprobs(prediction: Prediction) -> list[float]:
         return list(prediction.option_logprobs)
     four = (prediction.logprob_A, prediction.logprob_B, prediction.logprob_C, prediction.logprob_D)
     return [value for value in four if value is not None]
+
+
+def prediction_letter_mass(prediction: Prediction) -> float | None:
+    """The probability that the next token is one of the question's letters, in whichever written form was
+    read, 0-1; None if it is not known: letters of several tokens, or a model that gives no numbers.
+    """
+    forms = (prediction.spaced_logprobs, prediction.bare_logprobs)
+    values = [value for logprobs in forms if logprobs is not None for value in logprobs]
+    if not values or any(math.isnan(value) for value in values):
+        return None
+    return letter_mass(values)

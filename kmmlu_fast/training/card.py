@@ -194,7 +194,9 @@ def _describe_long_rows(too_long: dict[str, Any]) -> str:
 
 
 def write_loss_plot(log: list[dict[str, Any]], path: Path) -> None:
-    """An SVG: training and held-out loss, and below them held-out accuracy and the largest letter share."""
+    """An SVG: training and held-out loss, and below them held-out accuracy, the largest letter share and the
+    mass on the letters.
+    """
     import altair as alt
 
     losses: list[dict[str, Any]] = []
@@ -210,6 +212,8 @@ def write_loss_plot(log: list[dict[str, Any]], path: Path) -> None:
                 {"step": step, "value": record["balanced_accuracy"], "line": "balanced accuracy"},
                 {"step": step, "value": largest, "line": "largest letter share"},
             ]
+            if record.get("letter_mass") is not None:  # not in old logs
+                shares.append({"step": step, "value": record["letter_mass"], "line": "mass on the letters"})
     colours, legend = alt.Scale(scheme="tableau10"), alt.Legend(orient="top")
 
     def chart(rows: list[dict[str, Any]], title: str, scale: Any) -> Any:

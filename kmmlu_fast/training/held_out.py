@@ -75,7 +75,10 @@ def look_at_held_out(
     """
     if not base.predictions or base.answers != measurement.answers:
         return measurement, None
-    look = compare_with_start(measurement.step, number, _answers(measurement), _answers(base), {})
+    look = replace(
+        compare_with_start(measurement.step, number, _answers(measurement), _answers(base), {}),
+        letter_mass=measurement.letter_mass,  # known as the rows' mean
+    )
     band = look.difference
     if band is None:
         return measurement, look
@@ -104,18 +107,25 @@ def format_change(measured: Mapping[str, Any]) -> str:
     return f"{difference:+.3f} ({low:+.3f} to {high:+.3f}, valid over all measurements)"
 
 
+def format_letters(measured: Mapping[str, Any]) -> str:
+    """The letters of a measurement's fields as text: predicted A 20% ... D 30%  mass on the letters 97%; the
+    mass is left out if it is not known, as in old cards.
+    """
+    shares = " ".join(f"{letter} {share:.0%}" for letter, share in measured["letter_share"].items())
+    mass = measured.get("letter_mass")
+    return f"predicted {shares}" + ("" if mass is None else f"  mass on the letters {mass:.0%}")
+
+
 def describe_measurement(measurement: HeldOutMeasurement, best: bool) -> str:
     """The progress line of a measurement."""
-    shares = " ".join(f"{letter} {share:.0%}" for letter, share in measurement.letter_share.items())
-    change = format_change(asdict(measurement))
-    mass = measurement.letter_mass
+    fields = asdict(measurement)
+    change = format_change(fields)
     parts = [
         f"held-out at step {measurement.step}: loss {measurement.loss:.4f}",
         f"accuracy {measurement.accuracy:.3f}",
         f"balanced {measurement.balanced_accuracy:.3f}",
         f"change {change}" if change else "",
-        f"predicted {shares}",
-        "" if mass is None else f"mass on the letters {mass:.0%}",
+        format_letters(fields),
         f"(collapsed onto {measurement.collapsed})" if measurement.collapsed else "",
         "(best)" if best else "",
         "(base)" if measurement.step == 0 else "",

@@ -206,7 +206,7 @@ def publish_measurement(trainer: Any, measurement: HeldOutMeasurement) -> None:
         "eval_accuracy": measurement.accuracy,
         "eval_balanced_accuracy": measurement.balanced_accuracy,
     }
-    for name in CHANGE_FIELDS:
+    for name in (*CHANGE_FIELDS, "letter_mass"):
         value = getattr(measurement, name)
         if value is not None:
             logs[f"eval_{name}"] = value

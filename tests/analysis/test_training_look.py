@@ -23,6 +23,30 @@ def test_difference_is_paired_by_question() -> None:
     assert entry["kmmlu/share_A"] == 0.5 and entry["forgetting/loss_ko"] == 3.0
 
 
+def with_mass(masses: list[float | None]) -> dict[str, AnsweredQuestion]:
+    return {f"q{place}": AnsweredQuestion("A", "A", mass) for place, mass in enumerate(masses)}
+
+
+def test_letter_mass_is_the_mean_and_is_logged() -> None:
+    look = compare_with_start(0, 0, with_mass([0.9, 0.7, 0.8, 0.6]), None, {})
+    assert look.letter_mass == pytest.approx(0.75)
+    assert look.log_entry("mine")["mine/letter_mass"] == look.letter_mass
+    assert "probability" not in str(look)
+
+
+def test_a_low_letter_mass_is_printed() -> None:
+    look = compare_with_start(5, 1, with_mass([0.2, 0.1]), with_mass([0.9, 0.9]), {})
+    assert str(look).endswith(
+        "predicted A 100% B 0% C 0% D 0%, but the letters hold only 15% of the next token's probability"
+    )
+
+
+def test_a_letter_mass_that_is_not_known_is_not_logged() -> None:
+    look = compare_with_start(0, 0, with_mass([None, None]), None, {})
+    assert look.letter_mass is None and "mine/letter_mass" not in look.log_entry("mine")
+    assert "probability" not in str(look)
+
+
 def test_a_prefix_is_compared_with_its_own_questions() -> None:
     before = answers("A" * 60, "A" * 20 + "B" * 40)
     look = compare_with_start(5, 1, answers("A" * 20, "A" * 20), before, {})

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +21,9 @@ from kmmlu_fast.models.adapters import read_training_log
 from kmmlu_fast.training.held_out import (
     HeldOutMeasurement,
     collapse_warnings,
+    describe_measurement,
     format_change,
+    format_letters,
     is_better,
     look_at_held_out,
     selection_notes,
@@ -334,3 +336,18 @@ def test_trackers_get_the_held_out_numbers_and_nothing_of_the_running_means() ->
     publish_measurement(trainer, change_of(held(0, 1.0, "ABCC", "ABCD"), held(2, 0.5, "ABCD", "ABCD")))
     assert logged[1]["eval_difference"] == 0.25
     assert logged[1]["eval_difference_low"] < 0.25 < logged[1]["eval_difference_high"]
+    publish_measurement(trainer, replace(held(2, 0.5), letter_mass=0.9))
+    assert logged[2]["eval_letter_mass"] == 0.9 and "eval_letter_mass" not in logged[1]
+
+
+@pytest.mark.parametrize("mass", [0.25, None])
+def test_the_mass_on_the_letters_stands_beside_their_shares(mass: float | None) -> None:
+    measured = replace(held(2, 0.5, "ABCA", "ABCD"), letter_mass=mass)
+    text = "predicted A 50% B 25% C 25% D 0%" + ("" if mass is None else "  mass on the letters 25%")
+    assert format_letters(asdict(measured)) == text
+    assert text in describe_measurement(measured, best=False)
+    old = asdict(measured)
+    del old["letter_mass"]
+    assert format_letters(old) == "predicted A 50% B 25% C 25% D 0%"  # of a card from before there was one
+    look = look_at_held_out(held(0, 1.0, "ABCA", "ABCD"), measured, 1)[1]
+    assert look is not None and look.letter_mass == mass
