@@ -221,14 +221,15 @@ class Watch:
         differing = find_differences(record, asked, self._asked.question_ids)
         if differing:
             self._add_note(
-                f"the training was resumed at step {step}, and its earlier looks asked otherwise"
+                f"the training was resumed at step {step}, and its earlier looks asked differently"
                 f" ({', '.join(differing)}): a new curve begins, whose differences are to step {step}; the"
                 f" start of the earlier one is kept in {keep_curve_record(folder, record)}"
             )
             return
         keys = {item.question.question_id: item.question.answer for item in self._asked.items}
         self._start = {name: AnsweredQuestion(keys[name], letter) for name, letter in record.start.items()}
-        self._start_asked = asked
+        known = {name: value for name, value in asked.items() if value is not None}
+        self._start_asked = {**record.asked, **known}
         self._restored_looks, self._training = record.looks, record.training
 
 
@@ -277,7 +278,9 @@ def watch(
     )
     tokenizer = _text_tokenizer(trainer)
     context = int(getattr(trainer.model.config.get_text_config(), "max_position_embeddings", 0) or 2048)
-    asked = choose_asked_questions(config, tokenizer, questions, trainer.train_dataset, context)
+    asked = choose_asked_questions(
+        config, tokenizer, questions, getattr(trainer, "train_dataset", None), context
+    )
     watching = Watch(
         trainer,
         asked,

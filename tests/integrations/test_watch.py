@@ -84,6 +84,7 @@ def test_the_curve_is_logged_and_the_training_is_left_as_it_was(model_path: Path
         <= logged[1]["kmmlu/difference"]
         <= logged[1]["kmmlu/difference_high"]
     )
+    assert all(0 < entry["kmmlu/letter_mass"] < 1 for entry in logged)
     assert logged[3]["forgetting/loss_ko"] > 0 and logged[3]["kmmlu/questions"] == 120
     losses = [entry["loss"] for entry in watched.state.log_history if "loss" in entry]
     assert len(losses) == STEPS
@@ -105,6 +106,8 @@ def test_a_look_equals_eval_of_the_saved_weights(model_path: Path, tmp_path: Pat
         output_dir=tmp_path / "runs",
     )
     assert watching.looks[-1].questions == len(run.frame)
+    mass = (run.frame["spaced_mass"] + run.frame["bare_mass"]).mean()
+    assert watching.looks[-1].letter_mass == pytest.approx(mass, rel=1e-3)
     near_ties = int((run.frame["margin"] < 1e-3).sum())
     assert abs(watching.looks[-1].accuracy - run.micro) * len(run.frame) <= near_ties
     for letter, share in watching.looks[-1].letter_share.items():

@@ -121,7 +121,7 @@ def test_another_way_begins_a_new_curve_and_keeps_the_old_one(
     assert [(look.step, look.number) for look in after.looks] == [(8, 0), (12, 1)]
     assert after.looks[1].difference is not None and after.looks[1].difference.value == 0  # B and B
     (note,) = after.notes
-    assert f"resumed at step 8, and its earlier looks asked otherwise ({said}): a new curve begins" in note
+    assert f"resumed at step 8, and its earlier looks asked differently ({said}): a new curve begins" in note
     (kept,) = copies(tmp_path)
     assert kept.name in note and json.loads(kept.read_text()) == old
     # and the new one is continued in turn
@@ -150,7 +150,7 @@ def test_a_record_of_before_in_another_order_does_not_stop_the_training(
     (tmp_path / RECORD).write_text(json.dumps(record))
     after = train(make_watch(tmp_path, count=180), 8, 12)
     assert [look.number for look in after.looks] == [0, 1]
-    assert "asked otherwise (other questions)" in after.notes[0]
+    assert "asked differently (other questions)" in after.notes[0]
 
 
 def test_a_training_goes_on_in_another_folder(tmp_path: Path, scripted: type[ScriptedModel]) -> None:
@@ -165,6 +165,7 @@ def test_a_training_goes_on_in_another_folder(tmp_path: Path, scripted: type[Scr
     checkpoint = str(moved / "out" / "checkpoint-8")
     again = train(make_watch(moved / "out", name=checkpoint), 8, 12)
     assert [look.number for look in again.looks] == [4] and again.notes == []
+    assert json.loads((moved / "out" / RECORD).read_text())["asked"]["model"] == "Tiny-1B"  # not forgotten
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"start": {"q": "A"}}'])
