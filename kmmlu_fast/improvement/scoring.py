@@ -19,9 +19,9 @@ from kmmlu_fast.improvement.recipes import Recipe
 from kmmlu_fast.improvement.rungs import (
     Right,
     base_column,
+    name_recipe_state,
     protocol_settings,
     right_answers,
-    name_recipe_state,
 )
 from kmmlu_fast.improvement.search_state import SearchState
 from kmmlu_fast.improvement.workers import Workers

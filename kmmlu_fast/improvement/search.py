@@ -35,7 +35,7 @@ from kmmlu_fast.improvement.confirmation import (
 from kmmlu_fast.improvement.elimination import Dropped, choose_dropped
 from kmmlu_fast.improvement.recipes import Recipe, read_recipes
 from kmmlu_fast.improvement.rung_training import RungTrainer
-from kmmlu_fast.improvement.rungs import RungScores, base_column, protocol_settings, name_recipe_state
+from kmmlu_fast.improvement.rungs import RungScores, base_column, name_recipe_state, protocol_settings
 from kmmlu_fast.improvement.scoring import RungScorer
 from kmmlu_fast.improvement.search_state import SearchState
 from kmmlu_fast.improvement.selection import SPLIT, selection_question_ids, write_weakness_run
