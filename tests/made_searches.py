@@ -20,6 +20,7 @@ import polars as pl
 
 from kmmlu_fast.analysis.exact_band import ChangeInterval
 from kmmlu_fast.command.flags import build_config
+from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.core.prediction_frames import predictions_frame
 from kmmlu_fast.core.schema import LETTERS, Prediction, Question
 from kmmlu_fast.data import dataset
@@ -27,7 +28,8 @@ from kmmlu_fast.data.subjects import SUBJECTS
 from kmmlu_fast.improvement.config import ImproveConfig
 from kmmlu_fast.improvement.confirmation import Confirmation
 from kmmlu_fast.improvement.recipes import Recipe
-from kmmlu_fast.improvement.search import RungScores, SearchResult
+from kmmlu_fast.improvement.rungs import RungScores
+from kmmlu_fast.improvement.search import SearchResult
 from kmmlu_fast.improvement.workers import TrainedPiece
 from kmmlu_fast.runs.run import Run
 from kmmlu_fast.runs.store import load_run_directory
@@ -90,7 +92,13 @@ class FakeWorkers:
 
     def train(self, pieces: Sequence[dict[str, Any]]) -> Iterator[TrainedPiece]:
         for place, settings in enumerate(pieces):
-            yield TrainedPiece(place, self._train_one(settings), 0.0)
+            try:
+                yield TrainedPiece(place, self._train_one(settings), 0.0)
+            except TrainError as error:
+                yield TrainedPiece(place, None, 0.0, error)
+
+    def count_slots(self) -> int:
+        return 1
 
     def _train_one(self, settings: dict[str, Any]) -> Path:
         folder = Path(settings["output_dir"])
@@ -169,6 +177,7 @@ def make_result(
         effect=None,
         rival=rival,
         rival_accuracy=0.45,
+        rival_examples=5,
         runs=[],
     )
     return SearchResult(

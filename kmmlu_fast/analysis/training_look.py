@@ -109,7 +109,7 @@ def compare_with_start(
         )
         band = exact_change_band(gained, lost, len(now), number)
         p_value = exact_change_p_value(gained, lost)
-        collapsed = _find_collapse(number, now, before, shares)
+        collapsed = _find_collapse(number, now, before)
     return Look(
         step=step,
         number=number,
@@ -124,18 +124,30 @@ def compare_with_start(
     )
 
 
-def _find_collapse(number: int, now: Answers, before: Answers, shares: dict[str, float]) -> str | None:
-    """The most frequent letter, if it has over 60 % of the predictions and its rise since step 0 is shown.
+def _find_collapse(number: int, now: Answers, before: Answers) -> str | None:
+    return find_letter_collapse(
+        {name: before[name].prediction for name in now}, {name: now[name].prediction for name in now}, number
+    )
+
+
+def find_letter_collapse(
+    before: Mapping[str, str | None], now: Mapping[str, str | None], looks: int = 1
+) -> str | None:
+    """The most frequent letter of ``now`` (by question), if it has over 60 % of the predictions and its rise
+    since ``before`` is shown; ``looks``: how many times it was looked for.
 
     A base that answers "A" from the start has not collapsed.
     """
-    letter = max(shares, key=lambda name: shares[name])
+    counts = Counter(letter for letter in now.values() if letter is not None)
+    if not counts:
+        return None
+    letters = {"A", "B", "C", "D", *counts}
+    letter, count = counts.most_common(1)[0]
     gained, lost = _count_changes(
-        {name: before[name].prediction == letter for name in now},
-        {name: now[name].prediction == letter for name in now},
+        {name: before[name] == letter for name in now}, {name: now[name] == letter for name in now}
     )
-    rise = exact_change_band(gained, lost, len(now), number, among=len(shares))
-    return letter if shares[letter] > COLLAPSE_SHARE and rise.low > 0 else None
+    rise = exact_change_band(gained, lost, len(now), looks, among=len(letters))
+    return letter if count > COLLAPSE_SHARE * len(now) and rise.low > 0 else None
 
 
 def _count_changes(before: Mapping[str, bool], now: Mapping[str, bool]) -> tuple[int, int]:

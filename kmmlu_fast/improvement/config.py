@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from kmmlu_fast.data.default_exam import DEFAULT_DATASET
 from kmmlu_fast.engines.config import EngineConfig
@@ -42,7 +42,16 @@ class ImproveConfig(EngineConfig):
         " --max-questions 90",
         "--model skt/A.X-4.0-Light --recipes configs/recipes/seed.yaml --minutes 600",
         "--recipes configs/recipes/seed.yaml --engine ray --num-replicas 4",
+        "--recipes configs/recipes/seed.yaml --ray-address 10.0.0.1:6379",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _choose_ray_by_its_address(cls, values: Any) -> Any:
+        """A cluster's address alone says that Ray is meant."""
+        if isinstance(values, dict) and values.get("ray_address") and "engine" not in values:
+            return {**values, "engine": "ray"}
+        return values
 
     recipes: Path = Field(description="YAML file with recipes (a list), a grid, or both")
     output_dir: Path = Field(
@@ -73,7 +82,12 @@ class ImproveConfig(EngineConfig):
     )
     seeds: int = Field(2, ge=1, le=10, description="trainings of each recipe in the last rung")
     minutes: float | None = Field(
-        None, gt=0, description="time for all of it: recipes that would exceed it are not trained"
+        None,
+        gt=0,
+        description=(
+            "time for all of it: recipes that would exceed it are not trained, and as many test questions are"
+            " asked as fit"
+        ),
     )
     max_questions: PositiveInt | None = Field(
         None, description="maximum number of test questions of the confirmation; default: until it is decided"

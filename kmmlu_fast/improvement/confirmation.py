@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.data.default_exam import DEFAULT_EXAM
 from kmmlu_fast.data.exam_source import find_exam_sources
 from kmmlu_fast.engines.options import EngineOptions
+from kmmlu_fast.improvement.collapse import describe_collapse
 from kmmlu_fast.improvement.config import ImproveConfig
 from kmmlu_fast.improvement.workers import Workers
 from kmmlu_fast.reporting.early_pairs import compare_early_stopped
@@ -42,6 +43,9 @@ class Confirmation:
     effect: RecipeEffect | None  # the recipe's, over its seeds; None for a single seed
     rival: ChangeInterval | None  # the first adapter minus the base with examples in the prompt
     rival_accuracy: float | None
+    rival_examples: int = 0
+    examples: int = 0  # that base and adapters were given
+    collapsed: Mapping[str, str] = field(default_factory=dict)  # adapters that answer with one letter
     runs: Sequence[str]  # run directories
 
 
@@ -111,6 +115,13 @@ def confirm_winner(
         effect=effect,
         rival=beyond,
         rival_accuracy=accuracy,
+        rival_examples=config.fewshot_rival if rival else 0,
+        examples=int(protocol.get("num_fewshot", 0)),
+        collapsed={
+            name: said
+            for name, run in zip(names, tuned, strict=True)
+            if (said := describe_collapse(base.frame, run.frame)) is not None
+        },
         runs=[str(run.path) for run in (base, *tuned, *([rival] if rival else []))],
     )
 

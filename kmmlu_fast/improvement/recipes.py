@@ -7,6 +7,7 @@ names the recipe, the setting and what is allowed. Knows nothing of searching.
       effective_batch: 16
     recipes:                      # a list
       - {name: letters, size: 1000}
+      - {name: reasons, data: mine.jsonl}  # rows of one's own, such as a teacher's reasoning
     grid:                         # every combination
       size: [1000, 2000]
       learning_rate: [1.0e-4, 2.0e-4]
@@ -23,10 +24,11 @@ from pathlib import Path
 from typing import Any
 
 from kmmlu_fast.command.flags import build_config, find_shipped_file
-from kmmlu_fast.core.digests import compute_fingerprint
+from kmmlu_fast.core.digests import compute_fingerprint, hash_file
 from kmmlu_fast.core.errors import ConfigError
-from kmmlu_fast.core.files import make_ascii_slug
+from kmmlu_fast.core.files import make_ascii_slug, make_slug
 from kmmlu_fast.core.reading import read_yaml
+from kmmlu_fast.data.subjects import find_subjects
 from kmmlu_fast.sampling.config import SampleConfig
 from kmmlu_fast.training.config import TrainConfig
 
@@ -56,7 +58,8 @@ TRAINED = (
     *("rotate_options", "max_seq_length", "prompt_style"),  # of its data, how rows are shown
 )
 ASKED = ("num_fewshot",)
-SETTINGS = (*DRAWN, *TRAINED, *ASKED)
+GIVEN = "data"  # a file of rows, instead of drawn ones
+SETTINGS = (*DRAWN, *TRAINED, *ASKED, GIVEN)
 _SECTIONS = ("common", "recipes", "grid")
 MOST_RECIPES = 200
 # Rungs continue one training, so its learning rate must not fall before the last of them.
@@ -76,8 +79,15 @@ class Recipe:
         return {name: given[name] for name in names if name in given}
 
     @property
+    def given_rows(self) -> Path | None:
+        """The user's own file of rows; None if rows are drawn."""
+        return Path(self.settings[GIVEN]) if GIVEN in self.settings else None
+
+    @property
     def rows_digest(self) -> str:
         """Recipes with the same digest are trained on the same rows."""
+        if self.given_rows is not None:
+            return hash_file(self.given_rows)[:12]
         return compute_fingerprint({"rows": self.part(DRAWN)}, 12)
 
     @property
@@ -153,16 +163,41 @@ def _build_recipe(common: dict[str, Any], given: Any, where: str) -> Recipe:
             hint = f"did you mean {near[0]}? " if near else ""
             raise ConfigError(f"{where}: {name} is not a setting: {hint}(allowed are {', '.join(SETTINGS)})")
     name = str(entry.get("name") or "-".join(_short_text(*item) for item in entry.items()) or "default")
-    recipe = Recipe(make_ascii_slug(name), settings)
+    recipe = Recipe(make_ascii_slug(name) if name.isascii() else make_slug(name), settings)
     fewshot = settings.get("num_fewshot", 0)
     if isinstance(fewshot, bool) or not isinstance(fewshot, int) or not 0 <= fewshot <= 5:
         raise ConfigError(f"{where}: num_fewshot {fewshot!r} is not a number from 0 to 5")
+    if recipe.given_rows is not None:
+        _check_given_rows(recipe, where)
     try:
-        build_config(SampleConfig, **recipe.part(DRAWN))
-        build_config(TrainConfig, data=["rows.jsonl"], held_out=0, keep="last", **recipe.part(TRAINED))
+        drawn, trained = _build_configs(recipe)
+        find_subjects([*drawn.subjects, *drawn.weak_subjects])
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
+    for name, value in settings.items():  # YAML reads 1e-4 as text
+        read = getattr(drawn if name in DRAWN else trained, name, value)
+        if isinstance(value, str) and isinstance(read, int | float):
+            settings[name] = read
     return recipe
+
+
+def _check_given_rows(recipe: Recipe, where: str) -> None:
+    """ConfigError if the file is not there, or settings say how to draw what it brings."""
+    path = recipe.given_rows
+    if path is None or not path.is_file():
+        raise ConfigError(f"{where}: data {path}: no such file; give a file of rows as train takes it")
+    if drawn := [name for name in DRAWN if name in recipe.settings]:
+        raise ConfigError(
+            f"{where}: data brings its own rows, so {', '.join(drawn)} would do nothing; leave out the one or"
+            " the other"
+        )
+
+
+def _build_configs(recipe: Recipe) -> tuple[SampleConfig, TrainConfig]:
+    """As ``sample`` and ``train`` take it, defaults included."""
+    drawn = build_config(SampleConfig, **recipe.part(DRAWN))
+    named = {"data": ["rows.jsonl"], "held_out": 0, "keep": "last"}
+    return drawn, build_config(TrainConfig, **named, **recipe.part(TRAINED))
 
 
 def _check_distinct(recipes: Sequence[Recipe], where: str) -> None:
@@ -176,7 +211,9 @@ def _check_distinct(recipes: Sequence[Recipe], where: str) -> None:
         raise ConfigError(f"{where}: two recipes are called {repeated[0]}; give them names of their own")
     digests: dict[str, str] = {}
     for recipe in recipes:
-        digest = compute_fingerprint({"settings": {**_DEFAULTS, **recipe.settings}})
+        drawn, trained = (config.model_dump(mode="json") for config in _build_configs(recipe))
+        parts = {"drawn": drawn, "trained": trained, "asked": recipe.protocol}
+        digest = compute_fingerprint({**parts, "data": recipe.given_rows and recipe.rows_digest})
         if digest in digests:
             raise ConfigError(
                 f"{where}: {digests[digest]} and {recipe.name} have the same settings; remove one"

@@ -2,7 +2,8 @@
 
 In: an ``ImproveConfig`` and workers. Out: a ``SearchResult``. Every choice is made from answers to train
 questions; test is read by ``confirmation`` alone, after the choice. Each piece of work is recorded when it is
-done, so that the same command continues after a kill and trains nothing twice.
+done, so that the same command continues after a kill and trains nothing twice. A recipe whose training or
+adapter fails is dropped, and the others go on.
 """
 
 from __future__ import annotations
@@ -15,11 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from kmmlu_fast.command.flags import build_config
 from kmmlu_fast.core.console import log_note
-from kmmlu_fast.core.errors import ConfigError, RunError
+from kmmlu_fast.core.errors import RunError
+from kmmlu_fast.improvement.budget import (
+    Measured,
+    affordable_questions,
+    affordable_recipes,
+    recipe_seconds,
+)
 from kmmlu_fast.improvement.config import ImproveConfig
 from kmmlu_fast.improvement.confirmation import (
     Confirmation,
@@ -28,35 +33,16 @@ from kmmlu_fast.improvement.confirmation import (
     engine_settings,
 )
 from kmmlu_fast.improvement.elimination import Dropped, choose_dropped
-from kmmlu_fast.improvement.recipes import DRAWN, TRAINED, Recipe, read_recipes
+from kmmlu_fast.improvement.recipes import Recipe, read_recipes
+from kmmlu_fast.improvement.rung_training import RungTrainer
+from kmmlu_fast.improvement.rungs import RungScores, base_column, name_recipe_state, protocol_settings
+from kmmlu_fast.improvement.scoring import RungScorer
 from kmmlu_fast.improvement.search_state import SearchState
 from kmmlu_fast.improvement.selection import SPLIT, selection_question_ids, write_weakness_run
 from kmmlu_fast.improvement.trials import RecipeTrials
 from kmmlu_fast.improvement.workers import Workers, choose_workers
 from kmmlu_fast.machine.extras import require_modules
 from kmmlu_fast.runs.run import Run
-from kmmlu_fast.sampling.config import SampleConfig
-from kmmlu_fast.sampling.job import draw_training_rows
-
-Right = NDArray[np.bool_]
-_FIRST_RUNG_SHARE = 0.5  # of --minutes, for training and scoring the first rung
-_CONFIRMATION_SHARE = 0.15
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RungScores:
-    """Right answers of base and recipes to the selection questions, at one rung."""
-
-    rung: int
-    base: Mapping[tuple[str, int], Right]  # by protocol
-    recipes: Mapping[str, Sequence[Right]]  # by recipe, one array per seed
-
-    def gain(self, recipe: Recipe) -> float:
-        """Mean over seeds, against the base as it is asked with the fewest examples: one yardstick for all
-        recipes, also for those that are asked with examples.
-        """
-        plain = min(self.base, key=lambda protocol: protocol[1])
-        return mean_right(self.recipes[recipe.name]) - float(self.base[plain].mean())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,33 +72,51 @@ class _Search:
     def __init__(
         self, config: ImproveConfig, recipes: list[Recipe], state: SearchState, workers: Workers
     ) -> None:
-        self.config, self.recipes, self.state, self.workers = config, recipes, state, workers
+        self.config, self.state, self.workers = config, state, workers
+        self.recipes = recipes = state.in_stored_order(recipes)
         self.selection = selection_question_ids(config)
         self.rival_examples = choose_rival_examples(config)
         self.dropped: dict[str, Dropped] = {}
         self.trials = RecipeTrials(state.folder, recipes, self.dropped)
-        self._all_asked: frozenset[str] = frozenset()
+        self.scorer = RungScorer(
+            {**self._eval_settings(), "limit": config.selection}, state, workers, self.selection
+        )
 
     def run(self) -> SearchResult:
         self._say_plan()
         base = self._evaluate_base()
-        alive, rungs = list(self.recipes), []
+        first = base[self.recipes[0].protocol]
+        self.trainer = RungTrainer(
+            self.config,
+            self.state,
+            self.workers,
+            weakness=write_weakness_run(first, self.selection, self.state.folder / "weakness"),
+            asked=frozenset(first.frame["question_id"]),
+        )
+        self.trainer.draw_all_rows(self.recipes)
+        alive = list(self.recipes)
+        rungs: list[RungScores] = []
         for rung in range(self.config.rungs):
-            alive = self._leave_out_for_time(alive, rung)
+            alive = self._leave_out_for_time(alive, rung, rungs)
             scores = self._run_rung(alive, rung, base)
+            alive = [recipe for recipe in alive if recipe.name in scores.recipes]
             rungs.append(scores)
             self.trials.report_rung(rung, {recipe.name: scores.gain(recipe) for recipe in alive})
             if rung < self.config.rungs - 1:
                 alive = self._drop_recipes(alive, scores)
         gains = {recipe.name: rungs[-1].gain(recipe) for recipe in alive}
-        winner = max(alive, key=lambda recipe: gains[recipe.name])  # of equals, the first in the file
+        reading = [recipe for recipe in alive if recipe.name not in rungs[-1].collapsed] or alive
+        winner = max(reading, key=lambda recipe: gains[recipe.name])  # of equals, the first in the file
         self.trials.tell_finished(gains)
         log_note(f"winner on {len(self.selection)} selection questions: {winner.name}")
         adapters = self._final_adapters(winner)
-        began = time.monotonic()
-        config = self.config.model_copy(update={"fewshot_rival": self.rival_examples})
-        confirmation = confirm_winner(config, _protocol_settings(winner), adapters, self.workers)
-        self.state.add_seconds(time.monotonic() - began)
+        confirmation = confirm_winner(
+            self._confirmation_config(winner, len(adapters)),
+            protocol_settings(winner),
+            adapters,
+            self.workers,
+        )
+        self.state.note_time()
         self._remove_adapters([recipe for recipe in self.recipes if recipe != winner])
         return SearchResult(
             recipes=self.recipes,
@@ -121,9 +125,25 @@ class _Search:
             winner=winner,
             adapters=adapters,
             confirmation=confirmation,
-            rows=self._rows_path(winner),
+            rows=self.trainer.rows_path(winner),
             spent_sec=self.state.spent_sec,
         )
+
+    def _confirmation_config(self, winner: Recipe, adapters: int) -> ImproveConfig:
+        """With as many examples for the rival as there are, and as many questions as --minutes allows."""
+        config = self.config.model_copy(update={"fewshot_rival": self.rival_examples})
+        pace = self.state.read_pace(base_column(winner.protocol))
+        if config.minutes is None or not pace:
+            return config
+        rival = self.rival_examples if winner.protocol[1] != self.rival_examples else 0
+        most = affordable_questions(config.minutes, self.state.spent_sec, pace, 1 + adapters, rival)
+        if config.max_questions is not None and config.max_questions <= most:
+            return config
+        log_note(
+            f"confirmation: at most {most:,} test questions, for {self.state.spent_sec / 60:.1f} of"
+            f" {config.minutes:g} minutes are spent"
+        )
+        return config.model_copy(update={"max_questions": most})
 
     def _say_plan(self) -> None:
         config, count = self.config, len(self.recipes)
@@ -144,10 +164,12 @@ class _Search:
         for recipe in self.recipes:
             if recipe.protocol not in runs:
                 log_note(f"base on train: {recipe.protocol[0]}, {recipe.protocol[1]} examples")
-                (runs[recipe.protocol],) = self.workers.evaluate({**settings, **_protocol_settings(recipe)})
-        first = runs[self.recipes[0].protocol]
-        self._all_asked = frozenset(first.frame["question_id"])
-        self._weakness = write_weakness_run(first, self.selection, self.state.folder / "weakness")
+                began = time.monotonic()
+                (run,) = self.workers.evaluate({**settings, **protocol_settings(recipe)})
+                runs[recipe.protocol] = run
+                pace = time.monotonic() - began
+                self.state.add_pace(base_column(recipe.protocol), len(run.frame), pace)
+                self.state.note_time()
         return runs
 
     def _eval_settings(self) -> dict[str, Any]:
@@ -160,116 +182,37 @@ class _Search:
     def _run_rung(
         self, alive: Sequence[Recipe], rung: int, base: Mapping[tuple[str, int], Run]
     ) -> RungScores:
-        """Train every recipe to the rung, then score all of them with one engine per protocol."""
+        """Train every recipe to the rung, then score all of them with one engine per protocol. Those that
+        failed are dropped.
+        """
         seeds = self._seeds_of(rung)
         stored = self.state.read_scores(rung)
         if stored is None:
-            paths = self._train_rung(alive, rung, seeds)
-            stored = self._score_rung(alive, rung, seeds, base, paths)
+            paths, failed = self.trainer.train_rung(alive, rung, seeds)
+            sound = [recipe for recipe in alive if recipe.name not in failed]
+            stored = self.scorer.score_rung(sound, rung, seeds, base, paths, failed)
+        failed = self.state.read_reasons("failed", rung)
+        for name, reason in failed.items():
+            self.dropped[name] = Dropped(rung, "failed", f"failed: {reason}")
+            log_note(f"dropped {name}: failed: {reason}")
+        self.trials.tell_dropped(rung, self.dropped)
         return RungScores(
             rung=rung,
-            base={recipe.protocol: stored[_base_column(recipe.protocol)] for recipe in self.recipes},
-            recipes={recipe.name: [stored[_state_name(recipe, seed)] for seed in seeds] for recipe in alive},
+            base={recipe.protocol: stored[base_column(recipe.protocol)] for recipe in self.recipes},
+            recipes={
+                recipe.name: [stored[name_recipe_state(recipe, seed)] for seed in seeds]
+                for recipe in alive
+                if recipe.name not in failed
+            },
+            collapsed=self.state.read_reasons("collapsed", rung),
         )
 
     def _seeds_of(self, rung: int) -> list[int]:
         return list(range(self.config.seeds if rung == self.config.rungs - 1 else 1))
 
-    def _train_rung(self, alive: Sequence[Recipe], rung: int, seeds: Sequence[int]) -> dict[str, Path]:
-        """Adapters by name; those that were trained before are not trained again."""
-        wanted = {_state_name(recipe, seed): (recipe, seed) for recipe in alive for seed in seeds}
-        done = {name: self.state.trained_path(f"{name}-r{rung}") for name in wanted}
-        self._train_states({name: wanted[name] for name, path in done.items() if path is None}, rung)
-        paths = {name: self.state.trained_path(f"{name}-r{rung}") for name in wanted}
-        return {name: path for name, path in paths.items() if path is not None}
-
-    def _train_states(self, wanted: Mapping[str, tuple[Recipe, int]], rung: int) -> None:
-        """Train up to the rung; each is recorded as it is done."""
-        if not wanted:
-            return
-        names = list(wanted)
-        log_note(f"rung {rung + 1} of {self.config.rungs}: training {', '.join(names)}")
-        pieces = [self._train_settings(*wanted[name], rung) for name in names]
-        for done in self.workers.train(pieces):
-            self.state.add_trained(f"{names[done.piece]}-r{rung}", done.path, done.seconds)
-            log_note(f"trained {names[done.piece]} in {done.seconds:.0f} s")
-
-    def _train_settings(self, recipe: Recipe, seed: int, rung: int) -> dict[str, Any]:
-        last = rung == self.config.rungs - 1
-        return {
-            "data": [str(self._draw_rows(recipe))],
-            "output_dir": self.state.folder / "adapters" / _state_name(recipe, seed),
-            "model": self.config.model,
-            "revision": self.config.revision,
-            "trust_remote_code": self.config.trust_remote_code,
-            "dataset": self.config.dataset,
-            "dataset_revision": self.config.dataset_revision,
-            "held_out": 0,
-            "keep": "last",
-            "seed": self.config.seed + seed,
-            **({} if last else {"stop_after": (rung + 1) / self.config.rungs}),
-            **recipe.part(TRAINED),
-        }
-
-    def _rows_path(self, recipe: Recipe) -> Path:
-        return self.state.folder / "rows" / f"{recipe.rows_digest}.jsonl"
-
-    def _draw_rows(self, recipe: Recipe) -> Path:
-        """The recipe's training rows; recipes with the same settings share them."""
-        path = self._rows_path(recipe)
-        if path.exists():
-            return path
-        config = build_config(
-            SampleConfig,
-            **{
-                **engine_settings(self.config),
-                "from": [str(self._weakness)],
-                "out": path,
-                "overwrite": True,  # what a kill left
-                **recipe.part(DRAWN),
-            },
-        )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draw_training_rows(config, self._all_asked)
-        return path
-
-    def _score_rung(
-        self,
-        alive: Sequence[Recipe],
-        rung: int,
-        seeds: Sequence[int],
-        base: Mapping[tuple[str, int], Run],
-        paths: Mapping[str, Path],
-    ) -> dict[str, Right]:
-        began = time.monotonic()
-        scores: dict[str, Right] = {}
-        ids = sorted(self.selection)
-        for protocol, run in base.items():
-            scores[_base_column(protocol)] = _right_answers(run, ids)
-        for protocol in base:
-            together = [recipe for recipe in alive if recipe.protocol == protocol]
-            names = [_state_name(recipe, seed) for recipe in together for seed in seeds]
-            if not names:
-                continue
-            log_note(f"rung {rung + 1}: scoring {len(names)} adapters together")
-            runs = self.workers.evaluate(
-                {
-                    **self._eval_settings(),
-                    **_protocol_settings(together[0]),
-                    "limit": self.config.selection,
-                    "no_base": True,
-                    "adapter": [f"{name}={paths[name]}" for name in names],
-                }
-            )
-            for name, run in zip(names, runs, strict=True):
-                scores[name] = _right_answers(run, ids)
-        self.state.write_scores(rung, ids, scores)
-        self.state.add_seconds(time.monotonic() - began)
-        return scores
-
     def _drop_recipes(self, alive: list[Recipe], scores: RungScores) -> list[Recipe]:
         answers = {recipe.name: scores.recipes[recipe.name][0] for recipe in alive}
-        dropped = choose_dropped(answers, scores.rung, len(self.recipes), self.config.keep)
+        dropped = choose_dropped(answers, scores.rung, len(self.recipes), self.config.keep, scores.collapsed)
         self.dropped |= dropped
         for name, why in dropped.items():
             log_note(f"dropped {name}: {why.reason}")
@@ -284,73 +227,67 @@ class _Search:
                 if folder.name.rpartition("-s")[0] == recipe.name:
                     shutil.rmtree(folder, ignore_errors=True)
 
-    def _leave_out_for_time(self, alive: list[Recipe], rung: int) -> list[Recipe]:
-        """Keep to --minutes: recipes that the rest of the time does not allow are left out, for good."""
-        if self.state.read_scores(rung) is None and self.config.minutes is not None:
-            for recipe in alive[self._affordable_count(alive, rung) :]:
-                if recipe.name not in self.state.left_out:
-                    self.state.leave_out(recipe.name, rung)
+    def _leave_out_for_time(
+        self, alive: list[Recipe], rung: int, rungs: Sequence[RungScores]
+    ) -> list[Recipe]:
+        """Keep to --minutes: recipes that the rest of the time does not allow are left out, those first that
+        scored less in the rung before. Once the rung is scored, for good."""
+        if self.state.read_scores(rung) is None:
+            self.state.leave_out([], rung)
+            if self.config.minutes is not None:
+                ranked = self._rank_for_time(alive, rung, rungs)
+                count = self._affordable_count(ranked, rung, self.config.minutes)
+                self.state.leave_out([recipe.name for recipe in ranked[count:]], rung)
         out = [recipe for recipe in alive if self.state.left_out.get(recipe.name) == rung]
         for recipe in out:
             self.dropped[recipe.name] = Dropped(rung, "time", "--minutes did not allow it")
-            log_note(f"left out {recipe.name}: --minutes {self.config.minutes:g} does not allow it")
+            log_note(f"left out {recipe.name}: --minutes did not allow it")
         self.trials.tell_dropped(rung, self.dropped)
         return [recipe for recipe in alive if recipe not in out]
 
-    def _affordable_count(self, alive: Sequence[Recipe], rung: int) -> int:
-        """How many recipes the time allows in a rung, the first in the order of ``alive``; at least one.
+    def _rank_for_time(self, alive: Sequence[Recipe], rung: int, rungs: Sequence[RungScores]) -> list[Recipe]:
+        """What is trained already first, then by gain in the rung before, then as in the file."""
 
-        A rung's cost is that of the trainings in the first; before any is trained, one is, to know.
-        """
-        budget_sec = 60 * (self.config.minutes or 0.0)
-        known = self.state.training_seconds(0)
-        if not known:
-            self._train_states({_state_name(alive[0], 0): (alive[0], 0)}, 0)
-            known = self.state.training_seconds(0)
-        per_recipe = max(float(np.mean(known)), 0.1) * len(self._seeds_of(rung))
-        share = 1 - _CONFIRMATION_SHARE if rung else _FIRST_RUNG_SHARE
-        done = len(self.state.training_seconds(rung)) // len(self._seeds_of(rung))
-        count = done + int(max(share * budget_sec - self.state.spent_sec, 0.0) / per_recipe)
-        log_note(
-            f"rung {rung + 1}: a recipe takes about {per_recipe / 60:.1f} minutes,"
-            f" {self.state.spent_sec / 60:.1f} of {self.config.minutes:g} are spent"
+        def rank(recipe: Recipe) -> tuple[bool, float]:
+            name = name_recipe_state(recipe, self._seeds_of(rung)[-1])
+            return self.state.trained_path(f"{name}-r{rung}") is None, -rungs[-1].gain(
+                recipe
+            ) if rungs else 0.0
+
+        return sorted(alive, key=rank)
+
+    def _affordable_count(self, ranked: Sequence[Recipe], rung: int, minutes: float) -> int:
+        """How many the time allows in a rung; before any is trained, the first one is, to know."""
+        if not self.state.training_seconds(0):
+            errors = self.trainer.train_states({name_recipe_state(ranked[0], 0): (ranked[0], 0)}, 0)
+            if errors:  # another one tells
+                return len(ranked)
+        seeds, rungs = self._seeds_of(rung), self.config.rungs
+        measured = Measured(
+            training=float(np.mean(self.state.training_seconds(0))),
+            scoring=self.state.read_pace("adapter")
+            or self.state.read_pace(base_column(ranked[0].protocol)) * len(self.selection),
+            spent=self.state.spent_sec,
+            slots=self.workers.count_slots(),
         )
-        return max(1, count)
+        each = recipe_seconds(measured, rung, rungs, len(seeds))
+        log_note(
+            f"rung {rung + 1}: a recipe takes about {each / 60:.1f} minutes, {measured.spent / 60:.1f} of"
+            f" {minutes:g} are spent"
+        )
+        done = sum(
+            all(self.state.trained_path(f"{name_recipe_state(recipe, seed)}-r{rung}") for seed in seeds)
+            for recipe in ranked
+        )
+        return affordable_recipes(minutes, measured, done, rung, rungs, len(seeds))
 
     def _final_adapters(self, winner: Recipe) -> dict[str, Path]:
         last = self.config.rungs - 1
         found: dict[str, Path] = {}
         for seed in self._seeds_of(last):
-            name = _state_name(winner, seed)
+            name = name_recipe_state(winner, seed)
             path = self.state.trained_path(f"{name}-r{last}")
             if path is None or not path.exists():
                 raise RunError(f"{self.state.folder}: {name} is gone; search in a new directory")
             found[name] = path
         return found
-
-
-def _state_name(recipe: Recipe, seed: int) -> str:
-    return f"{recipe.name}-s{seed}"
-
-
-def _base_column(protocol: tuple[str, int]) -> str:
-    return f"base/{protocol[0]}/{protocol[1]}"
-
-
-def _protocol_settings(recipe: Recipe) -> dict[str, Any]:
-    style, fewshot = recipe.protocol
-    return {"prompt_style": style, "num_fewshot": fewshot}
-
-
-def mean_right(by_seed: Sequence[Right]) -> float:
-    """Share of right answers, the mean over seeds."""
-    return float(np.mean([right.mean() for right in by_seed]))
-
-
-def _right_answers(run: Run, ids: Sequence[str]) -> Right:
-    """Right or wrong on ``ids``, in their order. ConfigError if the run lacks one."""
-    right = dict(run.frame.select("question_id", "correct").iter_rows())
-    missing = [name for name in ids if name not in right]
-    if missing:
-        raise ConfigError(f"{run.name}: did not answer {missing[0]}; search in a new directory")
-    return np.array([right[name] for name in ids], dtype=bool)

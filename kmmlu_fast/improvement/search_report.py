@@ -80,8 +80,9 @@ def search_page(config: ImproveConfig, result: SearchResult) -> str:
         f' content="width=device-width"><title>{title}</title><style>{_STYLE}</style><h1>{title}</h1>'
         f'{sentences}<h2>Rungs</h2><p class="note">A dot for each time that a recipe was scored; those with'
         f" fewer dots were dropped. Lines are 95 % intervals.</p>{draw_halving(result)}<h2>Recipes</h2>"
-        '<p class="note">Gains are on train questions, on which recipes were chosen: only the numbers at the'
-        f' top are of test.</p><div class="scroll"><table><tr>{heads}</tr>{rows}</table></div>'
+        '<p class="note">Gains are on train questions, on which recipes were chosen, against the base with'
+        " the fewest examples of any recipe.</p>"
+        f'<div class="scroll"><table><tr>{heads}</tr>{rows}</table></div>'
         f"<pre>{ingredients}</pre><h2>Reproduce</h2><pre>{command}</pre></html>\n"
     )
 
@@ -91,7 +92,8 @@ def _result_values(result: SearchResult) -> dict[str, object]:
     return {
         "winner": result.winner.name,
         "adapters": {name: str(path) for name, path in result.adapters.items()},
-        "recipes": [asdict(row) for row in recipe_rows(result)],
+        # rung 0: it was not trained
+        "recipes": [{**asdict(row), "rung": row.rung + 1} for row in recipe_rows(result)],
         "confirmation": {
             "questions": found.questions,
             "base": found.base,

@@ -5,7 +5,7 @@ when its piece is done: after a kill, the same command goes on behind the last o
 the pieces are.
 
     search.json      settings and recipes: another search is refused
-    state.json       trained adapters, recipes left out for time, seconds spent
+    state.json       trained adapters, recipes that were left out, failed or collapsed, seconds spent
     rung-N.parquet   right answers by question, one column per recipe and seed
     journal.log      the same for optuna-dashboard
     rows/ adapters/ runs/ weakness/
@@ -13,7 +13,8 @@ the pieces are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,12 @@ from kmmlu_fast.improvement.recipes import Recipe
 IDENTITY, STATE = "search.json", "state.json"
 
 
+def _identify_recipe(recipe: Recipe) -> dict[str, Any]:
+    """Its settings, and what a file of rows that it names holds."""
+    given = {"data_sha256": recipe.rows_digest} if recipe.given_rows is not None else {}
+    return {**recipe.settings, **given}
+
+
 class SearchState:
     """The files of one search. Open it once; the caller holds ``lock``."""
 
@@ -45,13 +52,24 @@ class SearchState:
         )
         identity = {
             "settings": config.identity(),
-            "recipes": {recipe.name: dict(recipe.settings) for recipe in recipes},
+            "recipes": {recipe.name: _identify_recipe(recipe) for recipe in recipes},
         }
-        self._claim(identity)
         path = self.folder / STATE
-        self._values: dict[str, Any] = read_json(path) if path.exists() else {}
+        try:
+            stored = self._claim(identity)
+            self._values: dict[str, Any] = read_json(path) if path.exists() else {}
+        except BaseException:
+            self.lock.close()
+            raise
+        # a file in another order is the same search: of equals, the first in the stored order goes on
+        self._order = {name: place for place, name in enumerate(stored.get("recipes", {}))}
+        self._since = time.monotonic()
 
-    def _claim(self, identity: dict[str, Any]) -> None:
+    def in_stored_order(self, recipes: Sequence[Recipe]) -> list[Recipe]:
+        """``recipes`` in the order in which the search began."""
+        return sorted(recipes, key=lambda recipe: self._order[recipe.name])
+
+    def _claim(self, identity: dict[str, Any]) -> dict[str, Any]:
         path = self.folder / IDENTITY
         if path.exists():
             stored = read_json(path)
@@ -64,12 +82,13 @@ class SearchState:
                     f"--output-dir {self.folder}: holds another search, differing in"
                     f" {', '.join(differences)}; give the same settings, or another directory"
                 )
-            return
+            return stored if isinstance(stored, dict) else identity
         if any(not item.name.startswith(".lock") for item in self.folder.iterdir()):
             raise ConfigError(
                 f"--output-dir {self.folder}: is not empty and holds no search; give a new directory"
             )
         write_json_atomically(path, identity)
+        return identity
 
     def trained_path(self, key: str) -> Path | None:
         """Where the adapter of a finished training is (``key``: recipe, seed and rung); None if not done."""
@@ -79,7 +98,7 @@ class SearchState:
     def add_trained(self, key: str, path: Path, seconds: float) -> None:
         self._values.setdefault("trained", {})[key] = path.relative_to(self.folder).as_posix()
         self._values.setdefault("seconds", {})[key] = round(seconds, 1)
-        self.add_seconds(seconds)
+        self.note_time()
 
     def training_seconds(self, rung: int) -> list[float]:
         """Seconds that each training took in a rung."""
@@ -88,19 +107,45 @@ class SearchState:
 
     @property
     def spent_sec(self) -> float:
+        """Seconds that the search took, over all commands, up to the last piece of work that was recorded."""
         return float(self._values.get("spent_sec", 0.0))
 
-    def add_seconds(self, seconds: float) -> None:
-        self._values["spent_sec"] = self.spent_sec + seconds
+    def note_time(self) -> None:
+        """Count the time since the last note."""
+        now = time.monotonic()
+        self._values["spent_sec"] = round(self.spent_sec + now - self._since, 3)
+        self._since = now
         self._write()
+
+    def add_pace(self, name: str, count: int, seconds: float) -> None:
+        """``count`` of ``name`` (questions, adapters) were done in ``seconds``. The first measurement counts:
+        a later one may have found some of it done.
+        """
+        self._values.setdefault("pace", {}).setdefault(name, seconds / max(count, 1))
+        self._write()
+
+    def read_pace(self, name: str) -> float:
+        """Seconds for one; 0 if it was not measured."""
+        return float(self._values.get("pace", {}).get(name, 0.0))
 
     @property
     def left_out(self) -> dict[str, int]:
         """Recipes that were left out for time, and before which rung."""
         return dict(self._values.get("left_out", {}))
 
-    def leave_out(self, name: str, rung: int) -> None:
-        self._values.setdefault("left_out", {})[name] = rung
+    def leave_out(self, names: Sequence[str], rung: int) -> None:
+        """These, and no others, before ``rung``."""
+        others = {name: place for name, place in self.left_out.items() if place != rung}
+        self._values["left_out"] = {**others, **dict.fromkeys(names, rung)}
+        self._write()
+
+    def read_reasons(self, kind: str, rung: int) -> dict[str, str]:
+        """Recipes that "failed" or "collapsed" at a rung, and what is said of it."""
+        found: dict[str, str] = self._values.get(kind, {}).get(str(rung), {})
+        return dict(found)
+
+    def write_reasons(self, kind: str, rung: int, reasons: Mapping[str, str]) -> None:
+        self._values.setdefault(kind, {})[str(rung)] = dict(reasons)
         self._write()
 
     def read_scores(self, rung: int) -> dict[str, NDArray[np.bool_]] | None:

@@ -17,7 +17,8 @@ from kmmlu_fast.analysis.exact_band import ChangeInterval, exact_change_interval
 from kmmlu_fast.analysis.recipes import estimate_crossed_effect
 from kmmlu_fast.improvement.config import ImproveConfig
 from kmmlu_fast.improvement.recipes import TRAINED, Recipe
-from kmmlu_fast.improvement.search import Right, SearchResult
+from kmmlu_fast.improvement.rungs import Right
+from kmmlu_fast.improvement.search import SearchResult
 
 LEAST_DEGREES = 8  # of freedom that must be left to speak of ingredients
 
@@ -38,7 +39,7 @@ def recipe_rows(result: SearchResult) -> list[RecipeRow]:
     rows = [_describe_recipe(recipe, result) for recipe in result.recipes]
     return sorted(
         rows,
-        key=lambda row: (row.fate == "winner", row.rung, row.gain.value if row.gain else 0.0),
+        key=lambda row: (row.name == result.winner.name, row.rung, row.gain.value if row.gain else 0.0),
         reverse=True,
     )
 
@@ -56,6 +57,8 @@ def _describe_recipe(recipe: Recipe, result: SearchResult) -> RecipeRow:
     winner = last.recipes.get(result.winner.name)
     if fate == "last rung" and winner is not None and last.gain(recipe) == last.gain(result.winner):
         fate = "last rung, as good as the winner on these questions"
+    if recipe.name in last.collapsed and recipe.name not in result.dropped:
+        fate += f"; {last.collapsed[recipe.name]}"
     return RecipeRow(name=recipe.name, rung=last.rung, gain=gain, error=error, fate=fate)
 
 
@@ -105,8 +108,11 @@ def verdict_sentences(result: SearchResult) -> list[str]:
     gain = found.gains[first]
     sentences = [
         f"{winner.name} on {found.questions:,} test questions: {_points(gain.value)} ({_range(gain)}) against"
-        f" the base's {found.base:.1%}. It is {_say_verdict(found.verdicts.get(first), gain)}."
+        f" the base's {found.base:.1%}{_same_examples(found.examples)}. It is"
+        f" {_say_verdict(found.verdicts.get(first), gain)}."
     ]
+    for name, said in found.collapsed.items():
+        sentences.append(f"CAUTION: {name} {said}: a gain is letter habit.")
     for name, other in list(found.gains.items())[1:]:
         if (said := _say_verdict(found.verdicts.get(name), other)) != _say_verdict(
             found.verdicts.get(first), gain
@@ -115,8 +121,9 @@ def verdict_sentences(result: SearchResult) -> list[str]:
     if found.effect is not None:
         effect = found.effect
         sentences.append(
-            f"The recipe over {len(effect.effects)} seeds: {_points(effect.effect)} ({100 * effect.low:+.1f} to"
-            f" {100 * effect.high:+.1f}; the interval covers another seed as well)."
+            f"The recipe over {len(effect.effects)} seeds: {_points(effect.effect)}"
+            f" ({100 * effect.low:+.1f} to {100 * effect.high:+.1f}; it covers another training seed on the"
+            " same rows)."
         )
     shrunk = shrunk_selection_gain(result)
     if shrunk is not None:
@@ -130,10 +137,19 @@ def verdict_sentences(result: SearchResult) -> list[str]:
         if found.rival.excludes_zero:
             relation = "beats" if found.rival.value > 0 else "is worse than"
         sentences.append(
-            f"It {relation} the base with examples in the prompt ({found.rival_accuracy:.1%}):"
+            f"It {relation} the base with {_count_examples(found.rival_examples)} in the prompt"
+            f" ({found.rival_accuracy:.1%}):"
             f" {_points(found.rival.value)} ({_range(found.rival)})."
         )
     return sentences
+
+
+def _count_examples(count: int) -> str:
+    return "an example" if count == 1 else f"{count} examples"
+
+
+def _same_examples(count: int) -> str:
+    return f", both with {_count_examples(count)} in the prompt" if count else ""
 
 
 _VERDICTS = {
@@ -162,8 +178,8 @@ def ingredient_lines(result: SearchResult) -> list[str]:
         return []
     if left < LEAST_DEGREES:
         return [
-            f"Ingredients: too few recipes ({len(recipes)}, with {len(columns)} settings that vary) to tell"
-            " which setting helps."
+            f"Ingredients: too few recipes ({len(recipes)}, for {len(columns)} changed values) to tell which"
+            " setting helps."
         ]
     gains = np.array([result.rungs[0].gain(recipe) for recipe in recipes])
     design = np.column_stack([np.ones(len(recipes)), *columns.values()])
@@ -189,18 +205,38 @@ def _setting_columns(recipes: Sequence[Recipe]) -> dict[str, Any]:
 
 
 def reproduce_lines(config: ImproveConfig, result: SearchResult) -> list[str]:
-    """The command that trains the winner alone: the same adapter, for a pause changes nothing."""
+    """The commands that train the winner alone (the same adapter, for a pause changes nothing) and ask it."""
     settings: Mapping[str, Any] = {
         "data": str(result.rows),
         "output_dir": "out/lora",
         "model": config.model,
+        **({"revision": config.revision} if config.revision else {}),
+        **({"trust_remote_code": True} if config.trust_remote_code else {}),
         "dataset": config.dataset,
+        **({"dataset_revision": config.dataset_revision} if config.dataset_revision else {}),
         "held_out": 0,
         "keep": "last",
         "seed": config.seed,
         **result.winner.part(TRAINED),
     }
-    words = ["python", "-m", "kmmlu_fast.train"]
+    where = next(iter(result.adapters.values()))
+    style, examples = result.winner.protocol
+    asked = {
+        "model": config.model,
+        "adapter": str(where),
+        "dataset": config.dataset,
+        "prompt_style": style,
+        "num_fewshot": examples,
+    }
+    return [
+        f"The winner's adapter: {where}",
+        f"The winner alone: {_command('train', settings)}",
+        f"Asked on all of test: {_command('eval', asked)}",
+    ]
+
+
+def _command(verb: str, settings: Mapping[str, Any]) -> str:
+    words = ["python", "-m", f"kmmlu_fast.{verb}"]
     for name, value in settings.items():
         flag = name.replace("_", "-")
         if isinstance(value, bool):
@@ -209,8 +245,7 @@ def reproduce_lines(config: ImproveConfig, result: SearchResult) -> list[str]:
             words += [f"--{flag}", ",".join(map(str, value))]
         else:
             words += [f"--{flag}", str(value)]
-    where = next(iter(result.adapters.values()))
-    return [f"The winner's adapter: {where}", f"The winner alone: {shlex.join(words)}"]
+    return shlex.join(words)
 
 
 def _points(value: float | None) -> str:

@@ -36,8 +36,9 @@ class TrainedPiece:
     """One training that is done."""
 
     piece: int  # its place in the list that was given
-    path: Path  # the adapter's directory
+    path: Path | None  # the adapter's directory; None if it failed
     seconds: float
+    error: KmmluError | None = None  # why it failed
 
 
 class Workers(Protocol):
@@ -48,7 +49,11 @@ class Workers(Protocol):
         ...
 
     def train(self, pieces: Sequence[dict[str, Any]]) -> Iterator[TrainedPiece]:
-        """Train, or continue, each piece up to its ``stop_after``; yields each as it is done."""
+        """Train, or continue, each piece up to its ``stop_after``; yields each as it is done or failed."""
+        ...
+
+    def count_slots(self) -> int:
+        """Trainings side by side."""
         ...
 
 
@@ -66,8 +71,14 @@ class ChildWorkers:
     def train(self, pieces: Sequence[dict[str, Any]]) -> Iterator[TrainedPiece]:
         for place, settings in enumerate(pieces):
             began = time.monotonic()
-            path = train_in_child(settings)
-            yield TrainedPiece(place, path, time.monotonic() - began)
+            try:
+                path, error = train_in_child(settings), None
+            except KmmluError as failed:
+                path, error = None, failed
+            yield TrainedPiece(place, path, time.monotonic() - began, error)
+
+    def count_slots(self) -> int:
+        return 1
 
 
 class RayWorkers(ChildWorkers):
@@ -77,6 +88,11 @@ class RayWorkers(ChildWorkers):
 
     def __init__(self, address: str | None, train: Callable[[dict[str, Any]], Path] | None = None) -> None:
         self._address, self._train = address, train or train_in_child
+        self._slots = 1
+
+    def count_slots(self) -> int:
+        """As many as the cluster had when it was last asked: one before the first training."""
+        return self._slots
 
     def train(self, pieces: Sequence[dict[str, Any]]) -> Iterator[TrainedPiece]:
         from kmmlu_fast.engines.ray.cluster import connect_ray, import_ray
@@ -84,14 +100,20 @@ class RayWorkers(ChildWorkers):
         ray = import_ray()
         connected_here = connect_ray(ray, self._address, 1)
         try:
-            gpus = 1 if float(ray.cluster_resources().get("GPU", 0.0)) > 0 else 0
+            resources = ray.cluster_resources()
+            gpus = 1 if float(resources.get("GPU", 0.0)) > 0 else 0
+            self._slots = max(1, int(resources.get("GPU" if gpus else "CPU", 1.0)))
             remote = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)(_time_training)
             waiting = {remote.remote(self._train, settings): place for place, settings in enumerate(pieces)}
             while waiting:
                 (ready,), _ = ray.wait(list(waiting), num_returns=1)
                 place = waiting.pop(ready)
-                path, seconds = _result_of(ray, ready)
-                yield TrainedPiece(place, path, seconds)
+                try:
+                    path, seconds = _result_of(ray, ready)
+                except KmmluError as failed:
+                    yield TrainedPiece(place, None, 0.0, failed)
+                else:
+                    yield TrainedPiece(place, path, seconds)
         finally:
             if connected_here:
                 ray.shutdown()
@@ -127,7 +149,7 @@ def train_in_child(settings: dict[str, Any]) -> Path:
 
 
 def choose_workers(config: ImproveConfig) -> Workers:
-    """Ray's with ``--engine ray``, else child processes of this one."""
+    """Ray's with ``--engine ray`` (or ``--ray-address``), else child processes of this one."""
     return RayWorkers(config.ray_address) if find_engine_kind(config.engine).name == "ray" else ChildWorkers()
 
 

@@ -34,6 +34,9 @@ class NoWorkers:
     def train(self, pieces: Any) -> Any:
         raise AssertionError
 
+    def count_slots(self) -> int:
+        return 1
+
 
 def config_of(folder: Path, **settings: Any) -> Any:
     return make_config(folder, Path("sample"), selection=2, weakness=1, **settings)

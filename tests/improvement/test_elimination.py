@@ -25,6 +25,36 @@ def test_small_differences_are_dropped_by_rank_alone() -> None:
     assert dropped["b"].reason == "place 3 of 4; the best 2 went on"
 
 
+def test_a_tie_is_told_as_one() -> None:
+    """The file's order decides then, which is not a lower place."""
+    answers = {name: right(0.5) for name in "abcd"}
+    dropped = choose_dropped(answers, 0, 4, keep=0.5)
+    assert [*dropped] == ["c", "d"]
+    assert dropped["c"].reason == "place 3 of 4, tied with b, which stands before it; the best 2 went on"
+
+
+def test_what_answers_with_one_letter_goes_first_unless_all_do() -> None:
+    answers = {"high": right(0.505), "low": right(0.5025), "lower": right(0.5)}
+    said = {"high": "answers D to 100% of the questions"}
+    dropped = choose_dropped(answers, 0, 3, keep=0.4, collapsed=said)
+    assert {name: why.kind for name, why in dropped.items()} == {"high": "collapsed"}
+    everyone = dict.fromkeys(answers, "answers D to 100% of the questions")
+    assert [*choose_dropped(answers, 0, 3, keep=0.5, collapsed=everyone)] == ["lower"]
+
+
+def test_hardly_any_search_calls_any_recipe_worse_where_all_are_equal() -> None:
+    """The sentence is about a pair, so the error is shared by all of them."""
+    draw = np.random.default_rng(1)
+    false = 0
+    for _ in range(150):
+        base = draw.random(300) < 0.4
+        answers = {
+            str(name): np.where(draw.random(300) < 0.2, draw.random(300) < 0.4, base) for name in range(12)
+        }
+        false += bool(shown_worse(answers, 0, 12))
+    assert false <= 10  # 5 % and two standard errors
+
+
 def test_at_least_one_goes_on() -> None:
     assert len(choose_dropped({"a": right(0.5), "b": right(0.5)}, 0, 2, keep=0.01)) == 1
 

@@ -9,7 +9,8 @@ from made_searches import grid, make_result, right
 
 from kmmlu_fast.improvement.elimination import Dropped
 from kmmlu_fast.improvement.halving_chart import draw_halving, halving_points
-from kmmlu_fast.improvement.search import RungScores, SearchResult
+from kmmlu_fast.improvement.rungs import RungScores
+from kmmlu_fast.improvement.search import SearchResult
 
 
 def two_rungs() -> SearchResult:

@@ -76,6 +76,33 @@ def test_faults_are_named(tmp_path: Path, text: str, fault: str) -> None:
         read(tmp_path, text)
 
 
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("recipes: [{weak_subjects: [Nope]}, {r: 8}]", "recipe 1: .*Nope"),
+        (
+            "recipes: [{name: a, r: 8}, {name: b, r: 8, prompt_style: lm-eval}]",
+            "a and b have the same settings",
+        ),
+        (
+            "recipes: [{name: a, learning_rate: 1e-4}, {name: b, learning_rate: 0.0001}]",
+            "a and b have the same",
+        ),
+        ("recipes: [{data: none.jsonl}, {r: 8}]", "recipe 1: data none.jsonl: no such file"),
+        ("recipes: [{name: 가, r: 8}, {name: 가, r: 4}]", "two recipes are called 가"),
+    ],
+)
+def test_what_would_fail_later_or_is_the_same_is_refused_now(tmp_path: Path, text: str, fault: str) -> None:
+    with pytest.raises(ConfigError, match=fault):
+        read(tmp_path, text)
+
+
+def test_korean_names_and_numbers_that_yaml_reads_as_text(tmp_path: Path) -> None:
+    first, second = read(tmp_path, "recipes: [{name: 수학 위주, learning_rate: 1e-4}, {name: 나}]")
+    assert (first.name, second.name) == ("수학-위주", "나")
+    assert first.settings["learning_rate"] == 1e-4
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.yaml"):
         read_recipes(tmp_path / "none.yaml")

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
-from made_searches import FakeWorkers, make_config, make_dataset
+from made_searches import RECIPES, FakeWorkers, make_config, make_dataset
 
-from kmmlu_fast.core.errors import ConfigError
+from kmmlu_fast.core.errors import ConfigError, EngineError, TrainError
 from kmmlu_fast.data import dataset
+from kmmlu_fast.improvement import scoring, search_state
+from kmmlu_fast.improvement import search as search_module
 from kmmlu_fast.improvement.search import SearchResult, run_search
 from kmmlu_fast.improvement.search_report import search_page, write_search_report
 from kmmlu_fast.improvement.summary import summary_lines
+from kmmlu_fast.improvement.workers import TrainedPiece
+from kmmlu_fast.runs.run import Run
 from kmmlu_fast.runs.store import load_run_directory
 
 pytest.importorskip("optuna", reason="the extra [improve] is not installed")
@@ -131,12 +139,168 @@ def test_minutes_leave_recipes_out_and_say_so(tmp_path: Path, data: Path) -> Non
     assert sum(why.kind == "time" for why in result.dropped.values()) == 5
 
 
+class SlowWorkers(FakeWorkers):
+    """A training of the first rung takes ``training_sec``, by a clock that only work moves."""
+
+    training_sec = 60.0
+
+    def __init__(self, skill: dict[str, float], log: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(skill, log)
+        self.clock = 0.0
+        for module in (search_state, search_module, scoring):
+            monkeypatch.setattr(module.time, "monotonic", lambda: self.clock)
+
+    def evaluate(self, settings: dict[str, Any]) -> list[Run]:
+        runs = super().evaluate(settings)
+        self.clock += 0.01 * sum(len(run.frame) for run in runs)
+        return runs
+
+    def train(self, pieces: Sequence[dict[str, Any]]) -> Iterator[TrainedPiece]:
+        for piece in super().train(pieces):
+            self.clock += self.training_sec
+            yield replace(piece, seconds=self.training_sec)
+
+
+def test_where_the_time_ends_the_better_recipes_go_on(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of those that the first rung left, not the first in the file."""
+    skill = {"learningrate0.0002-r8": 0.42, "learningrate0.0002-r4": 0.38, "learningrate0.0001-r4": 0.36}
+    made = make_config(tmp_path, data, minutes=12, keep=1.0)
+    result = run_search(made, SlowWorkers(skill, [], monkeypatch))
+    assert result.winner.name == "learningrate0.0002-r8"
+    later = {name for name, why in result.dropped.items() if why.kind == "time" and why.rung == 1}
+    scored = [recipe for recipe in result.recipes if recipe.name in result.rungs[0].recipes]
+    gains = {recipe.name: result.rungs[0].gain(recipe) for recipe in scored}
+    went_on = result.rungs[1].recipes.keys()
+    assert later and min(gains[name] for name in went_on) >= max(gains[name] for name in later)
+    assert result.spent_sec <= 12 * 60 + 3 * 60  # a recipe's own time more, at most
+
+
+def test_a_search_goes_on_without_minutes_and_with_others(tmp_path: Path, data: Path) -> None:
+    """What was left out for time is left out for good only once its rung is scored."""
+    log: list[str] = []
+    dying = FakeWorkers(SKILL, log)
+    dying.fail_at = 2
+    with pytest.raises(KeyboardInterrupt):
+        run_search(make_config(tmp_path, data, minutes=1e-9), dying)
+    result = run_search(make_config(tmp_path, data), FakeWorkers(SKILL, log))
+    assert not any(why.kind == "time" for why in result.dropped.values())
+    assert sum(entry.endswith("0.5") for entry in log) == 6
+    again = run_search(make_config(tmp_path, data, minutes=500.0), FakeWorkers(SKILL, log))
+    assert again.winner == result.winner and again.dropped == result.dropped
+
+
+def test_a_file_in_another_order_is_the_same_search(finished, data: Path, tmp_path: Path) -> None:
+    first, _, folder = finished
+    turned = RECIPES.replace("[1.0e-4, 2.0e-4]", "[2.0e-4, 1.0e-4]").replace("[4, 8, 16]", "[16, 4, 8]")
+    config = make_config(tmp_path, data, turned, output_dir=folder / "search")
+    log: list[str] = []
+    again = run_search(config, FakeWorkers(SKILL, log))
+    assert again.winner == first.winner and again.dropped == first.dropped
+    assert [recipe.name for recipe in again.recipes] == [recipe.name for recipe in first.recipes]
+    assert not [entry for entry in log if entry.startswith("train ")]
+
+
+class BrokenWorkers(FakeWorkers):
+    """``untrained`` fails to train, ``unread`` is refused by the engine."""
+
+    untrained = "learningrate0.0001-r8-s0"
+    unread = "learningrate0.0002-r16-s0"
+
+    def _train_one(self, settings: dict[str, Any]) -> Path:
+        if Path(settings["output_dir"]).name == self.untrained:
+            raise TrainError("the loss became NaN at step 3")
+        return super()._train_one(settings)
+
+    def evaluate(self, settings: dict[str, Any]) -> list[Run]:
+        if any(spec.startswith(f"{self.unread}=") for spec in settings.get("adapter", [])):
+            raise EngineError("changes nothing on 16 probes")
+        return super().evaluate(settings)
+
+
+def test_a_recipe_that_fails_is_dropped_and_the_others_go_on(tmp_path: Path, data: Path) -> None:
+    log: list[str] = []
+    result = run_search(make_config(tmp_path, data), BrokenWorkers(SKILL, log))
+    reasons = {name: why.reason for name, why in result.dropped.items() if why.kind == "failed"}
+    assert reasons == {
+        "learningrate0.0001-r8": "failed: the loss became NaN at step 3",
+        "learningrate0.0002-r16": "failed: changes nothing on 16 probes",
+    }
+    assert result.winner.name == "learningrate0.0002-r8"
+    again = run_search(make_config(tmp_path, data), BrokenWorkers(SKILL, log))
+    assert again.dropped == result.dropped and again.winner == result.winner
+
+
+def test_a_search_in_which_everything_fails_says_why(tmp_path: Path, data: Path) -> None:
+    class Hopeless(FakeWorkers):
+        def _train_one(self, settings: dict[str, Any]) -> Path:
+            raise TrainError("unsloth is not installed")
+
+    with pytest.raises(TrainError, match="unsloth is not installed"):
+        run_search(make_config(tmp_path, data), Hopeless(SKILL, []))
+    assert run_search(make_config(tmp_path, data), FakeWorkers(SKILL, [])).winner  # mended, it goes on
+
+
+def answering_d(run: Run) -> Run:
+    return replace(run, predictions=run.frame.with_columns(prediction=pl.lit("D")))
+
+
+def test_an_adapter_that_answers_one_letter_does_not_win(tmp_path: Path, data: Path) -> None:
+    """However many answers that letter gets right."""
+
+    class OneLetter(FakeWorkers):
+        fallen = "learningrate0.0002-r8"
+
+        def evaluate(self, settings: dict[str, Any]) -> list[Run]:
+            runs = super().evaluate(settings)
+            return [answering_d(run) if run.name.startswith(self.fallen) else run for run in runs]
+
+    result = run_search(make_config(tmp_path, data), OneLetter(SKILL, []))
+    fallen = result.dropped["learningrate0.0002-r8"]
+    assert fallen.kind == "collapsed"
+    assert fallen.reason.startswith("answers D to 100% of the questions (the base:")
+    assert result.winner.name != "learningrate0.0002-r8"
+
+    class AllOneLetter(OneLetter):
+        fallen = "learningrate"
+
+    made = make_config(tmp_path / "all", data)
+    lines = summary_lines(made, run_search(made, AllOneLetter(SKILL, [])))
+    said = [line for line in lines if line.startswith("CAUTION: ")]
+    assert len(said) == 2 and all("answers D to 100% of the questions" in line for line in said)
+
+
+def test_rows_of_ones_own_are_a_recipe_unless_they_hold_selection_questions(
+    finished, tmp_path: Path, data: Path
+) -> None:
+    """A teacher's reasoning, say; with the questions that recipes are chosen on, it would win by them."""
+    _, _, folder = finished
+    asked = load_run_directory(folder / "search" / "runs" / "base-train-0").frame["question_id"]
+    chosen = frozenset(asked)
+    rows: dict[bool, list[str]] = {True: [], False: []}
+    for question in dataset.load_questions(str(data), "train"):
+        row = {"instruction": question.question, "input": "", "output": f"reason {question.answer}"}
+        rows[question.question_id in chosen].append(json.dumps(row, ensure_ascii=False))
+    own = tmp_path / "own.jsonl"
+    own.write_text("\n".join(rows[False][:20]), encoding="utf-8")
+    recipes = f"recipes: [{{name: reasons, data: {own}}}, {{name: drawn, size: 16}}]"
+    result = run_search(make_config(tmp_path, data, recipes), FakeWorkers({"reasons": 0.9}, []))
+    assert result.winner.name == "reasons" and result.rows == own
+    own.write_text("\n".join(rows[False][1:21]), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"differing in .*data_sha256"):
+        run_search(make_config(tmp_path, data, recipes), FakeWorkers({}, []))
+    own.write_text("\n".join([*rows[False][:20], rows[True][0]]), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"recipe reasons: .* 1 of its 21 rows overlap .* row 21; remove"):
+        run_search(make_config(tmp_path / "leaked", data, recipes), FakeWorkers({}, []))
+
+
 def test_summary_and_page_say_what_was_found(finished) -> None:
     result, _, folder = finished
     config = make_config(folder, folder)
     lines = "\n".join(summary_lines(config, result))
     assert "winner" in lines and "270 test questions" in lines
-    assert "too few recipes (6, with 3 settings that vary)" in lines
+    assert "too few recipes (6, for 3 changed values)" in lines
     assert "--learning-rate 0.0002" in lines and "--lr-scheduler-type warmup_stable_decay" in lines
     page = write_search_report(config, result)
     assert "<svg" in page.read_text(encoding="utf-8") and "<script" not in search_page(config, result)

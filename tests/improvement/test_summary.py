@@ -29,7 +29,7 @@ def test_ingredients_are_told_apart_with_enough_recipes() -> None:
         for place, recipe in enumerate(recipes)
     ]
     too_few = "\n".join(ingredient_lines(make_result(recipes, counts)))
-    assert "too few recipes (12, with 6 settings that vary)" in too_few
+    assert "too few recipes (12, for 6 changed values)" in too_few
     recipes = grid([10, 20], [4, 8]) + [
         Recipe(f"again{n}", {"size": 10 + 10 * (n % 2), "r": 4}) for n in range(8)
     ]
@@ -52,9 +52,12 @@ def test_the_gain_of_the_best_is_shrunk() -> None:
 @pytest.mark.parametrize(
     ("rival", "words"),
     [
-        (ChangeInterval(0.02, 0.01, 0.03), "It beats the base with examples"),
-        (ChangeInterval(-0.02, -0.03, -0.01), "It is worse than the base with examples"),
-        (ChangeInterval(0.0, -0.01, 0.01), "It is not shown to differ from the base with examples"),
+        (ChangeInterval(0.02, 0.01, 0.03), "It beats the base with 5 examples in"),
+        (ChangeInterval(-0.02, -0.03, -0.01), "It is worse than the base with 5 examples in"),
+        (
+            ChangeInterval(0.0, -0.01, 0.01),
+            "It is not shown to differ from the base with 5 examples in",
+        ),
     ],
 )
 def test_the_rival_is_named_as_it_came_out(rival: ChangeInterval, words: str) -> None:
