@@ -1,5 +1,5 @@
-"""The table of docs/performance.md, the simulation's tables of docs/statistics.md and the speeds of both
-READMEs, made from recorded results: ``python -m bench.table``.
+"""The table of docs/performance.md, the simulations' tables of docs/statistics.md and docs/howto/recipes.md,
+and the speeds of both READMEs, made from recorded results: ``python -m bench.table``.
 
 In: bench/results/*.json (the newest entry of each benchmark counts; ``--kind`` picks a kind of machine). Out:
 the lines between the two markers in each file, replaced; ``--check`` only says whether they are what the
@@ -20,6 +20,7 @@ from pydantic import Field
 
 from bench.common import RESULTS, ROOT
 from bench.readme_lines import readme_lines
+from bench.recipe_tables import render_recipes
 from bench.shape_model import SHAPES
 from bench.start import ADAPTER
 from kmmlu_fast.command.flags import Config, parse_config
@@ -48,6 +49,10 @@ class TableConfig(Config):
     )
     statistics: Path = Field(
         ROOT / "docs" / "statistics.md", description="the page with the markers for bench.soundness's tables"
+    )
+    recipes: Path = Field(
+        ROOT / "docs" / "howto" / "recipes.md",
+        description="the page with the markers for bench.recipes' tables",
     )
     readmes: list[Path] = Field(
         [ROOT / "README.md", ROOT / "README.ko.md"],
@@ -477,6 +482,8 @@ def main(argv: list[str] | None = None) -> int:
         made = dict.fromkeys(config.pages, render(entries))
         if "soundness" in entries:
             made[config.statistics] = render_soundness(entries["soundness"])
+        if "recipes" in entries:
+            made[config.recipes] = render_recipes(entries["recipes"])
         for path in config.readmes:
             made[path] = readme_lines(entries, "ko" if path.name.endswith(".ko.md") else "en")
         for path, lines in made.items():

@@ -13,6 +13,7 @@ import pytest
 from bench import all as bench_all
 from bench import table as bench_table
 from bench.common import RESULTS, last_record, record
+from bench.recipe_tables import render_recipes
 from kmmlu_fast.core.errors import ConfigError
 
 CPU = {"kind": "cpu", "name": "Some CPU", "cores": 2, "cpu_kind": "AVX512_BF16: bfloat16 is native"}
@@ -339,6 +340,19 @@ def test_a_round_with_tomorrows_peer_alone_replaces_no_round_with_todays(tmp_pat
     made = bench_table.render(bench_table.read_entries(sorted(tmp_path.glob("*.json"))))
     assert "9.0x faster than lm-eval-vllm;" in made
     assert "1.02x the CPU time in lm-eval-vllm-next (225 questions)" in made
+
+
+def test_the_page_about_recipes_gets_its_tables(tmp_path: Path) -> None:
+    method = {"best": 0.923, "kept_best": 0.97, "cost": 0.62}
+    names = ("paired", "paired only", "halving", "wilcoxon", "no pruning")
+    shares = {"naive_coverage": 0.824, "adapter_coverage": 0.925, "recipe_coverage": 0.966}
+    world = dict.fromkeys(names, method) | shares | {"claimed_better": 0.033, "recipe_width_pp": 7.22}
+    made = render_recipes(
+        entry("recipes", null=world, one_better=world | {"paired": {**method, "best": 0.5}})
+    )
+    assert "| confirmed, the recipe over two seeds | 96.6% | 96.6% |" in made
+    assert "| default: shown worse, then the better half | 50.0% | 97.0% | 62% | 62% |" in made
+    assert "claimed in 3.3% of the searches" in made and "about 7 pp wide" in made
 
 
 def test_a_round_of_an_unknown_benchmark_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
