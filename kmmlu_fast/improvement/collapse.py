@@ -25,4 +25,4 @@ def describe_collapse(base: pl.DataFrame, adapter: pl.DataFrame, looks: int = 1)
     share, was = (
         sum(each == letter for each in answers.values()) / len(shared) for answers in (shared, before)
     )
-    return f"answers {letter} to {share:.0%} of the questions (the base: {was:.0%}), so it hardly reads them"
+    return f"answers {letter} to {share:.0%} of the questions (the base: {was:.0%})"

@@ -63,7 +63,11 @@ def choose_dropped(
     fallen = collapsed or {}
     if all(name in fallen for name in answers):
         fallen = {}
-    dropped = {name: Dropped(rung, "collapsed", reason) for name, reason in fallen.items() if name in answers}
+    dropped = {
+        name: Dropped(rung, "collapsed", f"collapsed: {reason}")
+        for name, reason in fallen.items()
+        if name in answers
+    }
     reading = {name: right for name, right in answers.items() if name not in dropped}
     for name, better in shown_worse(reading, rung, tried).items():
         dropped[name] = Dropped(rung, "worse", f"shown to be worse than {better} on the selection questions")

@@ -58,7 +58,7 @@ def _describe_recipe(recipe: Recipe, result: SearchResult) -> RecipeRow:
     if fate == "last rung" and winner is not None and last.gain(recipe) == last.gain(result.winner):
         fate = "last rung, as good as the winner on these questions"
     if recipe.name in last.collapsed and recipe.name not in result.dropped:
-        fate += f"; {last.collapsed[recipe.name]}"
+        fate += f"; collapsed: {last.collapsed[recipe.name]}"
     return RecipeRow(name=recipe.name, rung=last.rung, gain=gain, error=error, fate=fate)
 
 
@@ -112,7 +112,9 @@ def verdict_sentences(result: SearchResult) -> list[str]:
         f" {_say_verdict(found.verdicts.get(first), gain)}."
     ]
     for name, said in found.collapsed.items():
-        sentences.append(f"CAUTION: {name} {said}: a gain is letter habit.")
+        sentences.append(
+            f"CAUTION: {name} {said}: it has collapsed onto one letter, and a gain may be letter habit alone."
+        )
     for name, other in list(found.gains.items())[1:]:
         if (said := _say_verdict(found.verdicts.get(name), other)) != _say_verdict(
             found.verdicts.get(first), gain

@@ -259,7 +259,7 @@ def test_an_adapter_that_answers_one_letter_does_not_win(tmp_path: Path, data: P
     result = run_search(make_config(tmp_path, data), OneLetter(SKILL, []))
     fallen = result.dropped["learningrate0.0002-r8"]
     assert fallen.kind == "collapsed"
-    assert fallen.reason.startswith("answers D to 100% of the questions (the base:")
+    assert fallen.reason.startswith("collapsed: answers D to 100% of the questions (the base:")
     assert result.winner.name != "learningrate0.0002-r8"
 
     class AllOneLetter(OneLetter):
