@@ -97,7 +97,7 @@ class RayWorkers(ChildWorkers):
     def train(self, pieces: Sequence[dict[str, Any]]) -> Iterator[TrainedPiece]:
         from kmmlu_fast.engines.ray.cluster import connect_ray, import_ray
 
-        ray = import_ray()
+        ray = import_ray(self._address)
         connected_here = connect_ray(ray, self._address, 1)
         try:
             resources = ray.cluster_resources()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+from pathlib import Path
 from typing import Any
 
 from kmmlu_fast.core.console import log_note
@@ -25,7 +26,7 @@ def cluster_has_gpus(address: str | None) -> bool:
         from kmmlu_fast.machine.device import has_gpu
 
         return has_gpu()
-    ray = import_ray()
+    ray = import_ray(address)
     connected_here = connect_ray(ray, address, 1)
     try:
         return int(ray.cluster_resources().get("GPU", 0)) > 0
@@ -34,8 +35,13 @@ def cluster_has_gpus(address: str | None) -> bool:
             ray.shutdown()
 
 
-def import_ray() -> Any:
+def import_ray(address: str | None = None) -> Any:
+    """Ray. ``address``: of the cluster that is joined later. Clusters started by ``ray start`` want the token
+    that it wrote, which Ray shows them only in this mode, read when it is imported; others do not mind.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address and _has_auth_token():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         import ray
     except ImportError as error:
@@ -43,6 +49,11 @@ def import_ray() -> Any:
             "Ray is not installed: pip install --no-deps 'ray==2.60.*' msgpack, or run without --engine ray"
         ) from error
     return ray
+
+
+def _has_auth_token() -> bool:
+    named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return bool(named) or (Path.home() / ".ray" / "auth_token").is_file()
 
 
 def connect_ray(ray: Any, address: str | None, num_cpus: int) -> bool:
@@ -64,7 +75,10 @@ def connect_ray(ray: Any, address: str | None, num_cpus: int) -> bool:
     except Exception as error:
         problem = "cannot start Ray on this machine"
         if address:
-            problem = f"cannot join the Ray cluster at {address!r}: is 'ray start --head' running there?"
+            problem = (
+                f"cannot join the Ray cluster at {address!r}: is 'ray start --head' running there, and does this"
+                " machine have its ~/.ray/auth_token?"
+            )
         raise EngineError(f"{problem} ({first_line(error)})") from error
     return True
 

@@ -52,7 +52,7 @@ class RayEngine:
         blocks_in_flight: int = BLOCKS_IN_FLIGHT,
     ) -> None:
         started = time.monotonic()
-        ray = import_ray()
+        ray = import_ray(address)
         self._block_requests = block_requests
         self._blocks_in_flight = blocks_in_flight
         self._counters = Counters()

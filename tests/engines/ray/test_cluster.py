@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -63,7 +66,7 @@ def test_adapters_are_served_if_the_replicas_have_gpus_not_if_the_head_has(
     monkeypatch: pytest.MonkeyPatch, resources: dict[str, float], gpus: bool
 ) -> None:
     calls: list[str] = []
-    monkeypatch.setattr(cluster, "import_ray", lambda: ray_with(resources, calls))
+    monkeypatch.setattr(cluster, "import_ray", lambda *_: ray_with(resources, calls))
     monkeypatch.setattr(device, "has_gpu", lambda: not gpus)  # the head is the other way round
     cluster_has_gpus.cache_clear()
     given: dict[str, Any] = {"engine": "ray", "ray_address": "head:6379", "model": "some/model"}
@@ -86,3 +89,25 @@ def test_a_replica_has_the_gpus_that_its_model_is_split_over() -> None:
     EngineConfig.model_validate({"engine": "ray", "gpus_per_replica": 2, "tensor_parallel_size": 2})
     with pytest.raises(ValueError, match="--gpus-per-replica goes with --engine ray"):
         EngineConfig.model_validate({"engine": "vllm", "gpus_per_replica": 1})
+
+
+def test_a_cluster_is_joined_with_the_token_that_this_machine_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``ray start`` writes a token and lets nobody join without; Ray reads how it shows it when imported."""
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace())
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    cluster.import_ray("head:6379")
+    assert "RAY_AUTH_MODE" not in os.environ  # no token, nothing to show
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("secret")
+    cluster.import_ray()
+    assert "RAY_AUTH_MODE" not in os.environ  # a cluster of our own
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    cluster.import_ray("head:6379")
+    assert os.environ["RAY_AUTH_MODE"] == "disabled"  # as the user says
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    cluster.import_ray("head:6379")
+    assert os.environ.pop("RAY_AUTH_MODE") == "token"
