@@ -76,8 +76,8 @@ def connect_ray(ray: Any, address: str | None, num_cpus: int) -> bool:
         problem = "cannot start Ray on this machine"
         if address:
             problem = (
-                f"cannot join the Ray cluster at {address!r}: is 'ray start --head' running there, and does this"
-                " machine have its ~/.ray/auth_token?"
+                f"cannot join the Ray cluster at {address!r}: is 'ray start --head' running there, and does"
+                " this machine have its ~/.ray/auth_token?"
             )
         raise EngineError(f"{problem} ({first_line(error)})") from error
     return True
