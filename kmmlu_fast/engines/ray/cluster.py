@@ -106,7 +106,8 @@ def replica_resources(
                 f" cluster that adds GPU machines on demand give --gpus-per-replica {gpus_if_any}"
             )
     if gpus_per_replica == 0:
-        return {"num_cpus": cpus_per_replica or max(1, int(total.get("CPU", 1)) // num_replicas)}
+        share = min(int(total.get("CPU", 1)) // num_replicas, _cores_of_largest_machine(ray))
+        return {"num_cpus": cpus_per_replica or max(1, share)}
     needed = num_replicas * gpus_per_replica
     if gpus < needed and not address:
         raise EngineError(
@@ -114,6 +115,12 @@ def replica_resources(
             " give fewer --num-replicas, or the --ray-address of a cluster"
         )
     return {"num_gpus": gpus_per_replica, "num_cpus": cpus_per_replica or 1}
+
+
+def _cores_of_largest_machine(ray: Any) -> int:
+    """A replica lies on one machine: more cores than that, and Ray would wait for a machine for ever."""
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return max((int(resources.get("CPU", 0)) for resources in machines), default=1)
 
 
 def first_line(error: BaseException) -> str:

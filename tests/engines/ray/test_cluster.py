@@ -19,15 +19,23 @@ from kmmlu_fast.machine import device
 
 
 class Cluster:
-    """What a Ray cluster says it has."""
+    """What a Ray cluster of equal machines says it has."""
 
-    def __init__(self, **resources: float) -> None:
+    def __init__(self, machines: int = 1, **resources: float) -> None:
         self.cluster_resources = lambda: resources
+        each = {name: value / machines for name, value in resources.items()}
+        self.nodes = lambda: [
+            *({"Alive": True, "Resources": each} for _ in range(machines)),
+            {"Alive": False, "Resources": {"CPU": 64.0}},
+        ]
 
 
 def test_replicas_get_gpus_or_their_share_of_the_cores() -> None:
     assert replica_resources(Cluster(CPU=16.0), 3, None) == {"num_cpus": 5}
     assert replica_resources(Cluster(CPU=2.0), 4, None) == {"num_cpus": 1}
+    # no replica is wider than a machine: Ray would wait for one for ever
+    assert replica_resources(Cluster(machines=2, CPU=2.0), 1, "head:6379") == {"num_cpus": 1}
+    assert replica_resources(Cluster(machines=4, CPU=64.0), 2, "head:6379") == {"num_cpus": 16}
     found = replica_resources(Cluster(CPU=16.0, GPU=8.0), 4, None, gpus_if_any=2)
     assert found == {"num_gpus": 2, "num_cpus": 1}
     with pytest.raises(
