@@ -91,6 +91,16 @@ class Recipe:
         return compute_fingerprint({"rows": self.part(DRAWN)}, 12)
 
     @property
+    def row_passes(self) -> float:
+        """Rows times epochs: how long it trains, beside another recipe."""
+        drawn, trained = _build_configs(self)
+        rows = drawn.size
+        if self.given_rows is not None:
+            with self.given_rows.open("rb") as file:
+                rows = sum(1 for _ in file)
+        return max(rows * trained.num_train_epochs, 1.0)
+
+    @property
     def protocol(self) -> tuple[str, int]:
         """Prompt style and number of examples: recipes that share it are asked by one engine."""
         return str(self.settings.get("prompt_style", "lm-eval")), int(self.settings.get("num_fewshot", 0))

@@ -15,16 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.errors import RunError
-from kmmlu_fast.improvement.budget import (
-    Measured,
-    affordable_questions,
-    affordable_recipes,
-    recipe_seconds,
-)
+from kmmlu_fast.improvement.budget import affordable_questions, affordable_recipes, trainings_of
 from kmmlu_fast.improvement.config import ImproveConfig
 from kmmlu_fast.improvement.confirmation import (
     Confirmation,
@@ -262,24 +255,35 @@ class _Search:
             errors = self.trainer.train_states({name_recipe_state(ranked[0], 0): (ranked[0], 0)}, 0)
             if errors:  # another one tells
                 return len(ranked)
-        seeds, rungs = self._seeds_of(rung), self.config.rungs
-        measured = Measured(
-            training=float(np.mean(self.state.training_seconds(0))),
-            scoring=self.state.read_pace("adapter")
-            or self.state.read_pace(base_column(ranked[0].protocol)) * len(self.selection),
-            spent=self.state.spent_sec,
-            slots=self.workers.count_slots(),
-        )
-        each = recipe_seconds(measured, rung, rungs, len(seeds))
+        costs = [self._recipe_seconds(recipe, rung) for recipe in ranked]
+        count = affordable_recipes(minutes, self.state.spent_sec, costs, first_rung=rung == 0)
         log_note(
-            f"rung {rung + 1}: a recipe takes about {each / 60:.1f} minutes, {measured.spent / 60:.1f} of"
-            f" {minutes:g} are spent"
+            f"rung {rung + 1}: {len(ranked)} recipes take about {sum(costs) / 60:.0f} minutes,"
+            f" {self.state.spent_sec / 60:.1f} of {minutes:g} are spent"
         )
-        done = sum(
-            all(self.state.trained_path(f"{name_recipe_state(recipe, seed)}-r{rung}") for seed in seeds)
-            for recipe in ranked
-        )
-        return affordable_recipes(minutes, measured, done, rung, rungs, len(seeds))
+        return count
+
+    def _recipe_seconds(self, recipe: Recipe, rung: int) -> float:
+        """What is left to do of a recipe in a rung, training and scoring."""
+        seeds, rungs = self._seeds_of(rung), self.config.rungs
+        scoring = self.state.read_pace("adapter")
+        if not scoring:
+            scoring = self.state.read_pace(base_column(recipe.protocol)) * len(self.selection)
+        names = [f"{name_recipe_state(recipe, seed)}-r{rung}" for seed in seeds]
+        if all(self.state.trained_path(name) for name in names):
+            return scoring * len(seeds)
+        unit = self.state.training_seconds(0).get(f"{name_recipe_state(recipe, 0)}-r0")
+        if unit is None:
+            seconds = self.state.training_seconds(0)
+            measured = [
+                (other, seconds[key])
+                for other in self.recipes
+                if (key := f"{name_recipe_state(other, 0)}-r0") in seconds
+            ]
+            each = sum(sec for _, sec in measured) / sum(other.row_passes for other, _ in measured)
+            unit = max(each * recipe.row_passes, min(sec for _, sec in measured))
+        trained = unit * trainings_of(rung, rungs, len(seeds)) / max(self.workers.count_slots(), 1)
+        return trained + scoring * len(seeds)
 
     def _final_adapters(self, winner: Recipe) -> dict[str, Path]:
         last = self.config.rungs - 1

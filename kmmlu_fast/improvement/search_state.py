@@ -100,10 +100,10 @@ class SearchState:
         self._values.setdefault("seconds", {})[key] = round(seconds, 1)
         self.note_time()
 
-    def training_seconds(self, rung: int) -> list[float]:
-        """Seconds that each training took in a rung."""
+    def training_seconds(self, rung: int) -> dict[str, float]:
+        """Seconds that each training took in a rung, by its key."""
         seconds: dict[str, float] = self._values.get("seconds", {})
-        return [value for key, value in seconds.items() if key.endswith(f"-r{rung}")]
+        return {key: value for key, value in seconds.items() if key.endswith(f"-r{rung}")}
 
     @property
     def spent_sec(self) -> float:

@@ -103,6 +103,13 @@ def test_korean_names_and_numbers_that_yaml_reads_as_text(tmp_path: Path) -> Non
     assert first.settings["learning_rate"] == 1e-4
 
 
+def test_how_long_a_recipe_trains_beside_another(tmp_path: Path) -> None:
+    own = tmp_path / "own.jsonl"
+    own.write_text('{"instruction": "a", "output": "b"}\n' * 7, encoding="utf-8")
+    found = read(tmp_path, f"recipes: [{{size: 40, num_train_epochs: 2}}, {{r: 4}}, {{data: {own}}}]")
+    assert [recipe.row_passes for recipe in found] == [80, 1500, 21]
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.yaml"):
         read_recipes(tmp_path / "none.yaml")
