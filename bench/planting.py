@@ -1,4 +1,5 @@
-"""Invented adapters for a benchmark: some that change little, and some that know a share of the answers.
+"""Invented adapters for a benchmark: some that change little, some that know a share of the answers, some
+that say A a little less often and change a few answers besides.
 
 In: a model, a dataset, how many. Out: PEFT adapters in a folder, and a JSON line that names them. The first
 ones are random matrices so small that few answers change. The others change the last layer's down projection
@@ -43,6 +44,9 @@ class PlantingConfig(BenchConfig):
     nulls: NonNegativeInt = Field(9, description="adapters that change little")
     better: NonNegativeInt = Field(1, description="adapters that know some answers")
     known: float = Field(0.4, description="share of the questions that a better one knows")
+    shifted: NonNegativeInt = Field(0, description="adapters that say A less often, and change other answers")
+    shift: float = Field(0.001, description="shifted: how much less, in lengths of the last layer's output")
+    noise: float = Field(0.003, description="shifted: change of other answers, in the same lengths")
     output: Path = Field(description="folder to write them in")
 
 
@@ -63,6 +67,23 @@ def solve_inputs(
     gram += ridge * np.trace(gram) / len(gram) * np.eye(len(gram))
     solved: NDArray[np.float64] = np.linalg.solve(gram, targets).T @ inputs
     return solved
+
+
+def shift_letters(
+    inputs: NDArray[np.float64], shift: float, noise: float, seed: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Rows (letters, width) that map an input to its change of each letter, and each letter's length: the
+    first one's is about 1 for every input, through the few inputs that vary least, so that bfloat16 keeps it;
+    the others' vary with a spread of 1.
+    """
+    mean, spread = inputs.mean(axis=0), inputs.std(axis=0)
+    steady = np.argsort(-np.abs(mean) / (spread + 0.3 * np.abs(mean)))[:8]
+    first = np.zeros_like(mean)
+    first[steady] = mean[steady] / (mean[steady] @ mean[steady])
+    others = np.random.default_rng(seed).normal(size=(len(LETTERS) - 1, len(mean)))
+    others -= np.outer(others @ mean, mean) / (mean @ mean)
+    others /= (inputs @ others.T).std(axis=0)[:, None]
+    return np.vstack([first, others]), np.array([-shift, *[noise] * (len(LETTERS) - 1)])
 
 
 def read_last_layer(
@@ -150,13 +171,21 @@ def plant_adapters(config: PlantingConfig) -> list[Path]:
         write_adapter(config.output / f"null-{seed}", shape, _RANK, seed, model.path, NULL_SCALE)
         for seed in range(1, config.nulls + 1)
     ]
-    if not config.better:
+    if not config.better and not config.shifted:
         return paths
     chosen = ThroughputConfig.model_validate(
         {"dataset": config.dataset, "limit": config.limit or 1, "all": config.limit is None}
     )
     asked, method = prepare(chosen, models.load_tokenizer(model))
     letter_ids = [int(token) for token in method.letter_ids[: len(LETTERS)]]
+    if config.shifted:
+        some = [item.token_id_lists()[0] for item in asked[:: max(1, len(asked) // 80)]]
+        inputs, directions, length = read_last_layer(model.path, some, letter_ids)
+        for seed in range(1, config.shifted + 1):
+            rows, lengths = shift_letters(inputs, config.shift, config.noise, seed)
+            changes = length * lengths[:, None] * directions
+            folder = config.output / f"shifted-{seed}"
+            paths.append(write_knowing_adapter(folder, shape.layers, rows, changes, model.path))
     for seed in range(1, config.better + 1):
         known = choose_questions(len(asked), config.known, seed)
         chosen_items = [asked[place] for place in np.flatnonzero(known)]

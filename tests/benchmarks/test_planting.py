@@ -23,6 +23,19 @@ def test_known_inputs_are_mapped_to_their_targets_and_others_hardly() -> None:
     assert np.abs(others @ solved.T).mean() < 0.1
 
 
+def test_a_shifted_adapter_says_one_letter_less_often_whatever_is_asked() -> None:
+    draw = np.random.default_rng(0)
+    inputs = 0.3 * draw.normal(size=(500, 40))
+    inputs[:, :10] += 2.0  # some inputs hardly vary
+    rows, lengths = planting.shift_letters(inputs, 0.1, 0.02, seed=1)
+    change = (inputs @ rows.T) * lengths
+    assert np.allclose(change[:, 0].mean(), -0.1, atol=0.005) and change[:, 0].std() < 0.02
+    assert np.allclose(change[:, 1:].std(axis=0), 0.02) and np.abs(change[:, 1:].mean(axis=0)).max() < 1e-9
+    assert (rows[0] != 0).sum() == 8
+    other, _ = planting.shift_letters(inputs, 0.1, 0.02, seed=2)
+    assert (other[0] == rows[0]).all() and (other[1:] != rows[1:]).all()
+
+
 def test_the_share_of_known_questions_is_kept_and_differs_by_seed() -> None:
     one, other = (planting.choose_questions(180, 0.4, seed) for seed in (1, 2))
     assert one.sum() == other.sum() == 72 and (one != other).any()

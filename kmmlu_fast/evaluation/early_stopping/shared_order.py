@@ -10,7 +10,8 @@ order does that a tenth sooner (real answers of the demo model to 1,800 question
 into other letters, 200 orders each: 348 questions on average, adaptive 402). In all of KMMLU the adaptive
 order takes about a third fewer questions for simulated adapters that change answers where the base's margin
 is small, and about as many as the uniform one, give or take a tenth, for those that change answers anywhere
-(``bench.decide --adapters``).
+(``bench.decide --adapters``). With the demo model and 12,030 questions, an adapter of about one point was
+decided after 1,188 and 2,261 questions instead of 1,949 and 5,320 (two seeds, ``--engine --orders``).
 """
 
 from __future__ import annotations
