@@ -41,7 +41,6 @@ class ImproveConfig(EngineConfig):
         "--model demo --dataset sample --recipes configs/recipes/quick.yaml --selection 2 --weakness 1"
         " --max-questions 90",
         "--model skt/A.X-4.0-Light --recipes configs/recipes/seed.yaml --minutes 600",
-        "--recipes configs/recipes/seed.yaml --engine ray --num-replicas 4",
         "--recipes configs/recipes/seed.yaml --ray-address 10.0.0.1:6379",
     )
 
