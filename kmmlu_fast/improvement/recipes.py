@@ -173,6 +173,8 @@ def _build_recipe(common: dict[str, Any], given: Any, where: str) -> Recipe:
             hint = f"did you mean {near[0]}? " if near else ""
             raise ConfigError(f"{where}: {name} is not a setting: {hint}(allowed are {', '.join(SETTINGS)})")
     name = str(entry.get("name") or "-".join(_short_text(*item) for item in entry.items()) or "default")
+    if not isinstance(settings.get(GIVEN, ""), str):
+        raise ConfigError(f"{where}: {GIVEN} {settings[GIVEN]!r} is not the path of one file of rows")
     recipe = Recipe(make_ascii_slug(name) if name.isascii() else make_slug(name), settings)
     fewshot = settings.get("num_fewshot", 0)
     if isinstance(fewshot, bool) or not isinstance(fewshot, int) or not 0 <= fewshot <= 5:

@@ -88,6 +88,8 @@ def test_faults_are_named(tmp_path: Path, text: str, fault: str) -> None:
             "recipes: [{name: a, learning_rate: 1e-4}, {name: b, learning_rate: 0.0001}]",
             "a and b have the same",
         ),
+        ("recipes: [{data: [a.jsonl, b.jsonl]}, {r: 8}]", "recipe 1: data .* is not the path of one file"),
+        ("recipes: [{data: 5}, {r: 8}]", "recipe 1: data 5 is not the path of one file"),
         ("recipes: [{data: none.jsonl}, {r: 8}]", "recipe 1: data none.jsonl: no such file"),
         ("recipes: [{name: 가, r: 8}, {name: 가, r: 4}]", "two recipes are called 가"),
     ],
