@@ -180,7 +180,7 @@ def ingredient_lines(result: SearchResult) -> list[str]:
         return []
     if left < LEAST_DEGREES:
         return [
-            f"Ingredients: too few recipes ({len(recipes)}, for {len(columns)} changed values) to tell which"
+            f"Ingredients: too few recipes ({len(recipes)}, for {_count_values(len(columns))}) to tell which"
             " setting helps."
         ]
     gains = np.array([result.rungs[0].gain(recipe) for recipe in recipes])
@@ -194,6 +194,10 @@ def ingredient_lines(result: SearchResult) -> list[str]:
     for name, weight, one_error in zip(columns, weights[1:], errors[1:], strict=True):
         lines.append(f"  {name}: {_points(float(weight))} +- {100 * 2 * float(one_error):.1f}")
     return lines
+
+
+def _count_values(count: int) -> str:
+    return "one changed value" if count == 1 else f"{count} changed values"
 
 
 def _setting_columns(recipes: Sequence[Recipe]) -> dict[str, Any]:

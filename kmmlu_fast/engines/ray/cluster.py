@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import functools
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
 from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.errors import ConfigError, EngineError
+
+_REACH_SEC = 10.0
 
 
 @functools.lru_cache(maxsize=8)
@@ -62,6 +65,7 @@ def connect_ray(ray: Any, address: str | None, num_cpus: int) -> bool:
         return False
     try:
         if address:
+            _reach_head(address)
             ray.init(address=address, log_to_driver=False, logging_level="error")
         else:
             ray.init(
@@ -81,6 +85,15 @@ def connect_ray(ray: Any, address: str | None, num_cpus: int) -> bool:
             )
         raise EngineError(f"{problem} ({first_line(error)})") from error
     return True
+
+
+def _reach_head(address: str) -> None:
+    """OSError if nothing listens at ``host:port``, of which Ray would say nothing for a minute. Other forms
+    ("auto", a local name) are Ray's to resolve.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal() and int(port) < 1 << 16:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_SEC).close()
 
 
 def replica_resources(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from kmmlu_fast.core.errors import EngineError
 from kmmlu_fast.engines.config import EngineConfig
 from kmmlu_fast.engines.kind import find_engine_kind
 from kmmlu_fast.engines.ray import cluster
-from kmmlu_fast.engines.ray.cluster import cluster_has_gpus, replica_resources
+from kmmlu_fast.engines.ray.cluster import cluster_has_gpus, connect_ray, replica_resources
 from kmmlu_fast.machine import device
 
 
@@ -69,6 +70,19 @@ def ray_with(resources: dict[str, float], calls: list[str]) -> Any:
     )
 
 
+def test_a_cluster_where_nothing_listens_is_said_before_ray_waits_for_it() -> None:
+    calls: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        assert connect_ray(ray_with({}, calls), address, 1)
+        assert connect_ray(ray_with({}, calls), f"ray://{address}", 1)
+    assert connect_ray(ray_with({}, calls), "auto", 1)
+    assert calls == [address, f"ray://{address}", "auto"]
+    with pytest.raises(EngineError, match=f"cannot join the Ray cluster at '{address}'.*refused"):
+        connect_ray(ray_with({}, calls), address, 1)
+    assert len(calls) == 3
+
+
 @pytest.mark.parametrize(("resources", "gpus"), [({"CPU": 4.0}, False), ({"CPU": 4.0, "GPU": 2.0}, True)])
 def test_adapters_are_served_if_the_replicas_have_gpus_not_if_the_head_has(
     monkeypatch: pytest.MonkeyPatch, resources: dict[str, float], gpus: bool
@@ -76,6 +90,7 @@ def test_adapters_are_served_if_the_replicas_have_gpus_not_if_the_head_has(
     calls: list[str] = []
     monkeypatch.setattr(cluster, "import_ray", lambda *_: ray_with(resources, calls))
     monkeypatch.setattr(device, "has_gpu", lambda: not gpus)  # the head is the other way round
+    monkeypatch.setattr(cluster, "_reach_head", lambda address: None)
     cluster_has_gpus.cache_clear()
     given: dict[str, Any] = {"engine": "ray", "ray_address": "head:6379", "model": "some/model"}
     kind = find_engine_kind("ray")
