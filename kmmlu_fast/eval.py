@@ -13,6 +13,7 @@ from kmmlu_fast.command.run import run_main
 
 if TYPE_CHECKING:
     from kmmlu_fast.evaluation.config import EvalConfig
+    from kmmlu_fast.runs.run import Run
 
 
 def run_eval_command(argv: list[str] | None = None) -> int:
@@ -29,18 +30,25 @@ def _run_eval(argv: list[str] | None) -> int:
     if config.plan:
         return _print_plan(config)
     from kmmlu_fast.evaluation.session import run_evaluation
-    from kmmlu_fast.reporting.terminal.eval_summary import adapter_verdict_lines
     from kmmlu_fast.reporting.terminal.summary import print_protocols, print_summary
 
     runs = run_evaluation(config)
     print_summary(runs, config.lang)
     if config.protocols:
         print_protocols(runs, config.protocols, config.lang)
+    if len(runs) > 1:
+        _print_verdicts(runs, config)
+    return 0
+
+
+def _print_verdicts(runs: list[Run], config: EvalConfig) -> None:
+    """Each adapter's against its base, protocol by protocol."""
+    from kmmlu_fast.reporting.terminal.eval_summary import adapter_verdict_lines
+
     each = len(runs) // max(1, len(config.protocols))
     for start in range(0, len(runs), each):
         for line in adapter_verdict_lines(runs[start : start + each], config.lang):
             print(line)
-    return 0
 
 
 def _print_plan(config: EvalConfig) -> int:

@@ -16,7 +16,6 @@ from kmmlu_fast.core.digests import compute_fingerprint, describe_differences
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.core.files import read_json, write_json_atomically
 
-RECORD = "kmmlu_watch.json"  # in the trainer's output directory
 _PROMPTS = "prompts"  # the key of ``asked`` that holds a digest
 
 
@@ -45,14 +44,18 @@ def model_label(name_or_path: str, output_dir: Path) -> str | None:
     return cached.rpartition("--")[2] if cached else path.name
 
 
-def write_curve_record(folder: Path, record: CurveRecord, name: str = RECORD) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json_atomically(folder / name, {each: getattr(record, each) for each in CurveRecord.__slots__})
+def curve_record_path(folder: Path, exam: str) -> Path:
+    """In the trainer's output directory, one for each exam that it is watched on."""
+    return folder / f"{exam}_watch.json"
 
 
-def read_curve_record(folder: Path) -> CurveRecord:
+def write_curve_record(path: Path, record: CurveRecord) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json_atomically(path, {each: getattr(record, each) for each in CurveRecord.__slots__})
+
+
+def read_curve_record(path: Path) -> CurveRecord:
     """RunError if there is none, or if it is damaged."""
-    path = folder / RECORD
     values = {"step": 0, "asked": {}, **read_json(path)}
     kinds = {"training": str, "looks": int, "step": int, "start": dict, "asked": dict}
     whole = all(isinstance(values.get(name), kind) for name, kind in kinds.items())
@@ -78,9 +81,9 @@ def find_differences(record: CurveRecord, asked: dict[str, Any], question_ids: S
     return ["other prompts for the same questions"] if digests[0] != digests[1] else []
 
 
-def keep_curve_record(folder: Path, record: CurveRecord) -> str:
+def keep_curve_record(path: Path, record: CurveRecord) -> str:
     """Copy a record that a new curve will replace. Returns the copy's name."""
     digest = compute_fingerprint({"training": record.training, "asked": record.asked}, 8)
-    name = f"{Path(RECORD).stem}-until-{record.step}-{digest}.json"
-    write_curve_record(folder, record, name)
-    return name
+    copy = path.with_name(f"{path.stem}-until-{record.step}-{digest}.json")
+    write_curve_record(copy, record)
+    return copy.name

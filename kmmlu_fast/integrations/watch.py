@@ -27,6 +27,7 @@ from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.integrations.asked_questions import AskedQuestions, choose_asked_questions
 from kmmlu_fast.integrations.curve_record import (
     CurveRecord,
+    curve_record_path,
     find_differences,
     keep_curve_record,
     model_label,
@@ -71,6 +72,10 @@ class Watch:
         self.looks: list[Look] = []
         self.notes: list[str] = list(asked.notes)
         self.stopped: str | None = None
+
+    @property
+    def _record_path(self) -> Path:
+        return curve_record_path(Path(self._trainer.args.output_dir), self._exam)
 
     @property
     def share_of_time(self) -> float:
@@ -204,13 +209,13 @@ class Watch:
             start={name: answer.prediction for name, answer in start.items()},
             asked=self._start_asked,
         )
-        write_curve_record(Path(self._trainer.args.output_dir), record)
+        write_curve_record(self._record_path, record)
 
     def _restore_start(self, step: int) -> None:
         """Continue the curve of the training that is resumed, or say why a new one begins."""
-        folder, self._start = Path(self._trainer.args.output_dir), None
+        self._start = None
         try:
-            record = read_curve_record(folder)
+            record = read_curve_record(self._record_path)
         except KmmluError:
             self._add_note(
                 f"the training was resumed at step {step}, and the answers from before its first step are not"
@@ -223,7 +228,7 @@ class Watch:
             self._add_note(
                 f"the training was resumed at step {step}, and its earlier looks asked differently"
                 f" ({', '.join(differing)}): a new curve begins, whose differences are to step {step}; the"
-                f" start of the earlier one is kept in {keep_curve_record(folder, record)}"
+                f" start of the earlier one is kept in {keep_curve_record(self._record_path, record)}"
             )
             return
         keys = {item.question.question_id: item.question.answer for item in self._asked.items}
@@ -284,7 +289,7 @@ def watch(
     watching = Watch(
         trainer,
         asked,
-        exam=exam,
+        exam=str(asked.settings["exam"]),
         share_of_time=None if every else share_of_time,
         every=every,
         stop_when=stop_when,

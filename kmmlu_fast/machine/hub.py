@@ -12,9 +12,6 @@ import os
 import time
 
 from kmmlu_fast.core.console import log_note
-from kmmlu_fast.machine import packages
-from kmmlu_fast.machine.diagnosis import start_probe
-from kmmlu_fast.machine.packages import HubStatus
 
 WAIT_SEC = 2.0  # HF_HUB_ETAG_TIMEOUT, the client's own setting, wins
 
@@ -22,11 +19,15 @@ WAIT_SEC = 2.0  # HF_HUB_ETAG_TIMEOUT, the client's own setting, wins
 @functools.cache
 def hub_problem() -> str:
     """Why the hub cannot be reached, "" if it can. One request per process, none in offline mode."""
+    # Here: a dozen modules, for whom the hub need not be asked.
+    from kmmlu_fast.machine.diagnosis import start_probe
+    from kmmlu_fast.machine.packages import HubStatus, check_hub
+
     timeout = os.environ.get("HF_HUB_ETAG_TIMEOUT", "")
     wait_sec = float(timeout) if timeout.isdigit() else WAIT_SEC
     # In a thread: a dead name server blocks the caller for longer than any socket time-out.
     silent = HubStatus("the hub", f"no answer within {wait_sec:.0f} s", token=False)
-    wait_for_status = start_probe(lambda: packages.check_hub(wait_sec), silent)
+    wait_for_status = start_probe(lambda: check_hub(wait_sec), silent)
     status = wait_for_status(time.perf_counter() + wait_sec + 0.5)
     if not status.problem or status.problem.startswith("answered"):
         return ""

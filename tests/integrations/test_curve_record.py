@@ -10,8 +10,8 @@ import pytest
 
 from kmmlu_fast.core.errors import RunError
 from kmmlu_fast.integrations.curve_record import (
-    RECORD,
     CurveRecord,
+    curve_record_path,
     find_differences,
     keep_curve_record,
     model_label,
@@ -34,8 +34,9 @@ RECORDED = CurveRecord(training="t", looks=2, step=8, start={"q1": "A", "q3": No
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
-    write_curve_record(tmp_path / "new", RECORDED)
-    assert read_curve_record(tmp_path / "new") == RECORDED
+    path = curve_record_path(tmp_path / "new", "kmmlu")
+    write_curve_record(path, RECORDED)
+    assert read_curve_record(path) == RECORDED and path.name == "kmmlu_watch.json"
     assert find_differences(RECORDED, dict(ASKED), IDS) == []
 
 
@@ -72,8 +73,9 @@ def test_a_model_that_is_not_known_differs_from_none() -> None:
 
 def test_a_record_of_before_continues(tmp_path: Path) -> None:
     old = {"training": "t", "looks": 2, "step": 8, "start": {"q1": "A", "q3": None}}
-    (tmp_path / RECORD).write_text(json.dumps(old))
-    record = read_curve_record(tmp_path)
+    path = curve_record_path(tmp_path, "kmmlu")
+    path.write_text(json.dumps(old))
+    record = read_curve_record(path)
     assert record.start == RECORDED.start and find_differences(record, ASKED, IDS) == []
     assert find_differences(record, ASKED, ["q2", "q1", "q3"]) == ["other questions"]
 
@@ -92,14 +94,16 @@ def test_a_record_of_before_continues(tmp_path: Path) -> None:
 )
 def test_a_damaged_record_is_none(tmp_path: Path, changes: dict[str, Any]) -> None:
     whole = {"training": "t", "looks": 2, "step": 8, "start": {"q1": "A"}, "asked": {}}
-    (tmp_path / RECORD).write_text(json.dumps(whole | changes))
+    path = curve_record_path(tmp_path, "kmmlu")
+    path.write_text(json.dumps(whole | changes))
     with pytest.raises(RunError, match="kmmlu_watch"):
-        read_curve_record(tmp_path)
+        read_curve_record(path)
 
 
 def test_copies_of_two_curves_do_not_replace_each_other(tmp_path: Path) -> None:
     other = CurveRecord(training="t", looks=0, step=8, start={"q1": "B"}, asked=ASKED | {"seed": 1})
-    names = {keep_curve_record(tmp_path, RECORDED), keep_curve_record(tmp_path, other)}
+    path = curve_record_path(tmp_path, "kmmlu")
+    names = {keep_curve_record(path, RECORDED), keep_curve_record(path, other)}
     assert len(names) == 2 and {path.name for path in tmp_path.iterdir()} == names
     assert all(name.startswith("kmmlu_watch-until-8-") for name in names)
 

@@ -16,7 +16,6 @@ from kmmlu_fast.core.schema import Candidates, Request, Response
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.integrations import watch as module
 from kmmlu_fast.integrations.asked_questions import choose_asked_questions
-from kmmlu_fast.integrations.curve_record import RECORD
 from kmmlu_fast.integrations.watch import Watch
 
 TOKENIZER = tiny.make_tiny_tokenizer(chat=True)
@@ -49,7 +48,12 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> type[ScriptedModel]:
     return model
 
 
-def make_watch(out: Path, *, name: str = "org/Tiny-1B", count: int = 40, **settings: Any) -> Watch:
+RECORD = "kmmlu_watch.json"
+
+
+def make_watch(
+    out: Path, *, name: str = "org/Tiny-1B", count: int = 40, exam: str = "kmmlu", **settings: Any
+) -> Watch:
     logged: list[dict[str, float]] = []
     trainer = SimpleNamespace(
         args=SimpleNamespace(output_dir=str(out)),
@@ -60,7 +64,7 @@ def make_watch(out: Path, *, name: str = "org/Tiny-1B", count: int = 40, **setti
     )
     config = EvalConfig(model="m", dataset="sample", **{"split": "train", **settings})
     asked = choose_asked_questions(config, TOKENIZER, count, [{"text": "다른 것"}], 4096)
-    return Watch(trainer, asked, exam="kmmlu", share_of_time=None, every=4, stop_when=None, base_run=None)
+    return Watch(trainer, asked, exam=exam, share_of_time=None, every=4, stop_when=None, base_run=None)
 
 
 def train(watching: Watch, start: int, stop: int) -> Watch:
@@ -127,6 +131,23 @@ def test_another_way_begins_a_new_curve_and_keeps_the_old_one(
     # and the new one is continued in turn
     again = train(make_watch(tmp_path, **settings), 11, 12)
     assert [(look.step, look.number) for look in again.looks] == [(12, 2)] and again.notes == []
+
+
+def test_one_training_watched_on_two_exams_continues_both(
+    tmp_path: Path, scripted: type[ScriptedModel]
+) -> None:
+    first, second = make_watch(tmp_path), make_watch(tmp_path, exam="own", seed=7)
+    for watching in (first, second):
+        watching.begin_training(0, 12)
+    for step in range(8):
+        for watching in (first, second):
+            watching.look_before_first_update(step)
+            watching.finish_step(step + 1)
+    scripted.letter = 1
+    for settings in ({}, {"exam": "own", "seed": 7}):
+        after = train(make_watch(tmp_path, **settings), 8, 12)
+        assert [(look.step, look.number) for look in after.looks] == [(12, 3)] and after.notes == []
+    assert [path.name for path in copies(tmp_path)] == ["own_watch.json"]
 
 
 def test_a_record_of_before_is_continued(tmp_path: Path, scripted: type[ScriptedModel]) -> None:

@@ -56,7 +56,7 @@ _PRECISE_GROWTH = 1.2  # of looks: one state's interval narrows slowly, so 1.5x 
 
 
 class EngineProvider(Protocol):
-    """Opens engines and run directories (``evaluation.session``)."""
+    """Opens engines and run directories (``evaluation.model_states``)."""
 
     def serves_adapter(self, adapter: Adapter) -> bool: ...
 
