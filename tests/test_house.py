@@ -85,7 +85,6 @@ TESTED_ELSEWHERE = {
         "improvement/collapse improvement/config improvement/rung_training improvement/rungs"
         " improvement/scoring improvement/search_report improvement/search_state improvement/trials"
     ),
-    "through real trainers (tests/integrations/test_watch.py)": ("integrations/live_model"),
     "through adapters of every kind (tests/models/test_adapter_kinds.py)": "models/adapter_features",
     "through its door (tests/doors/test_plan_door.py)": "reporting/terminal/question_plan",
     "through the readers of runs (tests/runs/readers) and files/test_exports.py": (

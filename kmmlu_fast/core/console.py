@@ -1,8 +1,8 @@
 """Notes and progress of a command, on stderr.
 
 In: texts. Out: lines on stderr. Results go to stdout and are printed by the code that has them. The library
-itself prints nothing: ``log_note`` writes to the logger ``kmmlu_fast``, which only a command (``show_notes``)
-shows.
+itself prints nothing: ``log_note`` writes to the logger ``kmmlu_fast``, which a command (``show_notes``) and
+``watch`` show.
 """
 
 from __future__ import annotations
@@ -93,6 +93,13 @@ def show_notes() -> Iterator[None]:
         LOGGER.removeHandler(handler)
         LOGGER.setLevel(level)
         LOGGER.propagate = propagate
+
+
+@contextlib.contextmanager
+def show_notes_by_default() -> Iterator[None]:
+    """As ``show_notes``, unless the caller's own ``logging`` takes notes: for what a script must be told."""
+    with contextlib.nullcontext() if LOGGER.isEnabledFor(logging.INFO) else show_notes():
+        yield
 
 
 def are_notes_shown() -> bool:

@@ -78,6 +78,8 @@ def choose_asked_questions(
     method, rendered, _, more = choose_method(config, style, chosen, found.exemplars, tokenizer)
     checker = PromptChecker(style, tokenizer, method, max_tokens)
     items = tokenise_prompts(chosen, rendered, tokenizer, checker)
+    for item in items:  # what the checker refuses is refused now, not after the first step
+        item.token_ids  # noqa: B018
     notes = [*found.notes, searched.note, _left_out_note(seen, config.split), *more]
     settings = {
         "exam": found.source.exam.name,

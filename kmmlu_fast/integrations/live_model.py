@@ -89,6 +89,19 @@ def _scored_model(model: Any) -> Any:
     return _DecoderAndHead(model) if hasattr(model, "for_training") else model
 
 
+def logit_scale(config: Any) -> float:
+    """What a model multiplies its output layer's logits by: Cohere, Falcon-H1, Granite (which divides),
+    HyperCLOVA X.
+    """
+    scale = 1.0
+    for name in ("logit_scale", "lm_head_multiplier", "output_multiplier"):
+        scale *= float(getattr(config, name, None) or 1.0)
+    scaling = float(getattr(config, "logits_scaling", None) or 1.0)
+    if config.model_type == "minicpm3":  # scales the hidden states before the output layer
+        return scale
+    return scale * scaling if config.model_type == "hyperclovax" else scale / scaling
+
+
 class _DecoderAndHead:
     """What ``Scorer`` needs of a model: the decoder's hidden states through the output layer."""
 
@@ -98,6 +111,7 @@ class _DecoderAndHead:
         self._head = base.get_output_embeddings()
         self.config, self.name_or_path = base.config, base.name_or_path
         text_config = base.config.get_text_config()
+        self._scale = logit_scale(text_config)
         self._softcap = getattr(text_config, "final_logit_softcapping", None)
 
     def get_output_embeddings(self) -> Any:
@@ -108,6 +122,8 @@ class _DecoderAndHead:
 
         hidden = self._decoder(input_ids=input_ids, use_cache=False)[0]
         logits = self._head(hidden.to(self._head.weight.dtype))
+        if self._scale != 1.0:
+            logits = logits * self._scale
         if self._softcap:
             logits = self._softcap * torch.tanh(logits / self._softcap)
         return SimpleNamespace(logits=logits)

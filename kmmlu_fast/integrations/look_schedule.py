@@ -3,9 +3,10 @@
 In: seconds, as they pass. Out: a number of questions, and whether to look after a step. Pure: the caller has
 the clock. Knows nothing of models.
 
-The first look is at the untrained model, when the first step's gradients are known and its weights are not
-changed yet: a step's time is then known as well. It may take a sixth of what may be spent, so even a first
-step that took five times as long as the others leaves the share intact.
+The first look is at the untrained model. How many questions it may ask follows from the time of a step, which
+the caller has measured: the first step is often slower than the others, so not from that one if there is a
+choice. Otherwise a look takes a sixth of what may be spent: a first step that took five times as long as the
+others then leaves the share intact.
 """
 
 from __future__ import annotations
@@ -30,21 +31,28 @@ class LookSchedule:
     question_sec: float = 0.0  # the slowest look's
     looks: int = 0
 
-    def question_count(self, wanted: int, sec_per_question: float, step_sec: float) -> int:
-        """How many of ``wanted`` questions may be asked each time; 0: too few to say anything."""
+    def question_count(
+        self, wanted: int, sec_per_question: float, step_sec: float, *, is_first_step: bool = False
+    ) -> int:
+        """How many of ``wanted`` questions may be asked each time; 0: too few to say anything.
+        ``is_first_step``: whose time ``step_sec`` is.
+        """
         if self.share is None:
             return wanted
         budget_sec = self.share * step_sec * (self.total_steps - self.first_step)
-        for looks in (LOOKS, 3, 2):
+        for looks in (LOOKS,) if is_first_step else (LOOKS, 3, 2):
             count = int(budget_sec / looks / max(sec_per_question, 1e-9))
             if count >= FEWEST_QUESTIONS:
                 return min(wanted, count)
         return 0
 
-    def needed_share(self, sec_per_question: float, step_sec: float) -> float:
-        """The share of time at which the fewest questions could be asked twice."""
+    def needed_share(self, sec_per_question: float, step_sec: float, *, is_first_step: bool = False) -> float:
+        """The share of time at which the fewest questions could be asked twice, or after the first step alone
+        as often as is wanted.
+        """
         total_sec = step_sec * (self.total_steps - self.first_step)
-        return 2 * FEWEST_QUESTIONS * sec_per_question / max(total_sec, 1e-9)
+        looks = LOOKS if is_first_step else 2
+        return looks * FEWEST_QUESTIONS * sec_per_question / max(total_sec, 1e-9)
 
     def add_look(self, seconds: float, questions: int) -> None:
         """Count a look that asked so many questions; the first one decides how many are asked each time."""

@@ -7,16 +7,19 @@ normalised text, and a note on what of it was not searched and why. Knows nothin
 from __future__ import annotations
 
 import re
+import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 # Reading 200,000 rows of 150 words takes 15 seconds, and their text stays in memory until all is searched.
-MOST_ROWS = 200_000
+MOST_ROWS, MOST_CHARACTERS = 200_000, 300_000_000
 # Columns of tokens, as TRL's trainers name them; those of older ones end in _input_ids.
 _TOKEN_COLUMNS = ("input_ids", "prompt_ids", "completion_ids", "chosen_ids", "rejected_ids")
 _UNCHECKED = "whether these questions are among the training rows was not checked: "
+_MEDIA = re.compile(r"\b(?:Image|Audio|Video)\(")
 _STREAM = "the rows are a stream, which only training may read"
 
 
@@ -40,24 +43,53 @@ def search_rows(rows: Any, tokenizer: Any) -> SearchedRows:
     count = _count_rows(rows)
     if count is None:
         return SearchedRows("", _UNCHECKED + _STREAM)
+    texts: list[str] = []
+    searched = characters = 0
     try:
-        texts = [
-            _normalise_text(text)
-            for place in range(min(count, MOST_ROWS))
-            for text in _row_texts(rows[place], tokenizer)
-        ]
+        with _same_random_numbers():  # rows may be made by the user's code
+            plain = _without_media(rows)
+            while searched < min(count, MOST_ROWS) and characters < MOST_CHARACTERS:
+                found = [_normalise_text(text) for text in _row_texts(plain[searched], tokenizer)]
+                texts += filter(None, found)
+                characters += sum(map(len, found))
+                searched += 1
     except NotImplementedError:  # torch's streams may have a length, and inherit a method that gives no row
         return SearchedRows("", _UNCHECKED + _STREAM)
-    text = "\n".join(filter(None, texts))
-    if not text:
+    if not texts:
         return SearchedRows("", f"{_UNCHECKED}the rows hold no text")
     note = ""
-    if count > MOST_ROWS:
+    if searched < count:
         note = (
-            f"only the first {MOST_ROWS:,} of {count:,} training rows were searched for these questions; one"
+            f"only the first {searched:,} of {count:,} training rows were searched for these questions; one"
             " that is in a later row is asked all the same"
         )
-    return SearchedRows(text, note)
+    return SearchedRows("\n".join(texts), note)
+
+
+def _without_media(rows: Any) -> Any:
+    """Rows of ``datasets`` without columns of images, sound and video, which reading a row would decode."""
+    features = getattr(rows, "features", None)
+    if not isinstance(features, Mapping) or not hasattr(rows, "remove_columns"):
+        return rows
+    media = [name for name, kind in features.items() if _MEDIA.search(repr(kind))]
+    return rows.remove_columns(media) if media and len(media) < len(features) else rows
+
+
+@contextmanager
+def _same_random_numbers() -> Iterator[None]:
+    """Python's, NumPy's and torch's generators are afterwards as they were."""
+    modules = {name: sys.modules[name] for name in ("random", "numpy", "torch") if name in sys.modules}
+    read = {
+        "random": lambda module: (module.setstate, module.getstate()),
+        "numpy": lambda module: (module.random.set_state, module.random.get_state()),
+        "torch": lambda module: (module.set_rng_state, module.get_rng_state()),
+    }
+    states = [read[name](module) for name, module in modules.items()]
+    try:
+        yield
+    finally:
+        for write, state in states:
+            write(state)
 
 
 def _count_rows(rows: Any) -> int | None:

@@ -11,6 +11,7 @@ take its own averages along and start them again.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 from kmmlu_fast.analysis.error_spending import next_level
 from kmmlu_fast.analysis.training_look import AnsweredQuestion, Look, StopRule, compare_with_start
 from kmmlu_fast.command.flags import build_config
-from kmmlu_fast.core.console import log_note
+from kmmlu_fast.core.console import log_note, show_notes_by_default
 from kmmlu_fast.core.digests import compute_fingerprint
 from kmmlu_fast.core.errors import ConfigError, KmmluError
 from kmmlu_fast.data.default_exam import DEFAULT_DATASET, DEFAULT_EXAM
@@ -34,15 +35,17 @@ from kmmlu_fast.integrations.curve_record import (
     read_curve_record,
     write_curve_record,
 )
+from kmmlu_fast.integrations.kept_weights import KeptWeights, keep_trained_weights
 from kmmlu_fast.integrations.live_model import LiveModel
 from kmmlu_fast.integrations.look_schedule import FEWEST_QUESTIONS, LookSchedule
 from kmmlu_fast.integrations.text_loss import text_loss_requests, text_losses
-from kmmlu_fast.integrations.watch_settings import check_watch_settings
+from kmmlu_fast.integrations.watch_callback import add_watch_callback
+from kmmlu_fast.integrations.watch_settings import changes_weights_in_backward, check_watch_settings
 from kmmlu_fast.machine.extras import require_modules
 from kmmlu_fast.prompting.predictions import prediction_letter_mass
 from kmmlu_fast.runs.comparison_log import LoggedComparison, log_comparisons
 
-_TIMED_QUESTIONS = 16
+_TIMED_QUESTIONS, _TIMED_STEPS = 16, 3
 
 
 class Watch:
@@ -68,7 +71,11 @@ class Watch:
         self._start: dict[str, AnsweredQuestion] | None = None
         self._start_asked: dict[str, Any] = {}
         self._restored_looks = 0  # of the training that is resumed
-        self._training = compute_fingerprint({"started": time.time_ns(), "exam": exam}, 32)
+        self._training = self._name_training()
+        self._kept: KeptWeights | None = None  # of step 0, until a step's time is known
+        self._step_ends: dict[int, float] = {}  # until then; seconds of the clock by step
+        self._has_begun = self._is_start_due = False
+        self._has_ended = False
         self.looks: list[Look] = []
         self.notes: list[str] = list(asked.notes)
         self.stopped: str | None = None
@@ -78,9 +85,17 @@ class Watch:
         return curve_record_path(Path(self._trainer.args.output_dir), self._exam)
 
     @property
+    def exam(self) -> str:
+        """The exam's name."""
+        return self._exam
+
+    @property
     def share_of_time(self) -> float:
         """The share of the training's time that looking has taken."""
         return self._schedule.share_so_far(time.monotonic()) if self._schedule else 0.0
+
+    def _name_training(self) -> str:
+        return compute_fingerprint({"started": time.time_ns(), "exam": self._exam}, 32)
 
     def begin_training(self, step: int, total_steps: int) -> None:
         """Call before the first step of a training, or of the part that is resumed at ``step``."""
@@ -91,20 +106,66 @@ class Watch:
             first_step=step,
             started_sec=time.monotonic(),
         )
+        self._kept, self._step_ends = None, {}
+        self._has_begun = self._is_start_due = False
         if step > 0:
             self._restore_start(step)
+        elif self._has_ended:  # another training of the same trainer
+            self._start, self._start_asked, self._restored_looks = None, {}, 0
+            self._training = self._name_training()
+        self._has_ended, self.stopped = False, None
 
-    def look_before_first_update(self, step: int) -> None:
-        """Call when the first step's gradients are known and no weight has changed."""
-        if self._schedule is None or self._schedule.looks or self._schedule.questions:
+    def begin_step(self) -> None:
+        """Call before a step. Before the first one the model is asked, or its weights are kept until the time
+        of a step is known; if they are too many, it is asked before the first update.
+        """
+        schedule = self._schedule
+        if schedule is None or self._has_begun:
             return
-        step_sec = time.monotonic() - self._schedule.started_sec
+        self._has_begun = True
+        schedule.started_sec = time.monotonic()  # what came before is no step: an evaluation, skipped rows
+        if self._share is None:
+            self._look_at_start(schedule, None)
+            return
+        self._kept = keep_trained_weights(self._trainer.model)
+        self._is_start_due = self._kept is not None
+        if not self._is_start_due and changes_weights_in_backward(self._trainer):
+            self._add_note(
+                "the optimiser changes weights in the backward pass, before a step is timed; give every"
+            )
+            self._schedule = None
+
+    def look_before_first_update(self) -> None:
+        """Call when the first step's gradients are known and no weight has changed."""
+        schedule = self._schedule
+        if schedule is None or schedule.looks or self._is_start_due:
+            return
+        self._look_at_start(schedule, time.monotonic() - schedule.started_sec, is_first_step=True)
+
+    def _look_when_step_is_timed(self, schedule: LookSchedule, step: int) -> None:
+        """After a few steps, for the first is often slower than the others: look at the weights of step 0."""
+        self._step_ends.setdefault(step, time.monotonic())
+        if len(self._step_ends) < _TIMED_STEPS and step < schedule.total_steps:
+            return
+        self._is_start_due = False
+        ends = list(self._step_ends.values())
+        times = [after - before for before, after in itertools.pairwise(ends)]
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            with kept.in_place():
+                self._look_at_start(schedule, min(times, default=ends[0] - schedule.started_sec))
+
+    def _look_at_start(
+        self, schedule: LookSchedule, step_sec: float | None, *, is_first_step: bool = False
+    ) -> None:
+        """``step_sec``: what a step takes; None: that does not matter."""
         began_sec = time.monotonic()
         timed = self._ask(0, min(_TIMED_QUESTIONS, len(self._asked.items)))
-        per_question_sec = (time.monotonic() - began_sec) / len(timed)
-        count = self._schedule.question_count(len(self._asked.items), per_question_sec, step_sec)
+        question_sec = (time.monotonic() - began_sec) / len(timed)
+        timing = {"sec_per_question": question_sec, "step_sec": step_sec or 0.0}
+        count = schedule.question_count(len(self._asked.items), **timing, is_first_step=is_first_step)
         if count == 0:
-            needed = self._schedule.needed_share(per_question_sec, step_sec)
+            needed = schedule.needed_share(**timing, is_first_step=is_first_step)
             self._add_note(
                 f"this training is too short to be watched in {self._share:.0%} of its time: asking"
                 f" {FEWEST_QUESTIONS} questions twice needs about {needed:.0%}; give share_of_time or every"
@@ -112,20 +173,44 @@ class Watch:
             self._schedule = None
             return
         if self._start is not None:  # of the training that is resumed
-            self._schedule.add_look(time.monotonic() - began_sec, len(timed))
-            self._schedule.questions = len(self._start)
+            schedule.add_look(time.monotonic() - began_sec, len(timed))
+            schedule.questions = len(self._start)
             return
         self._start = timed | self._ask(len(timed), max(count, len(timed)))
         self._start_asked = self._how_asked(len(self._start))
         losses = text_losses(self._model.ask(self._texts))
-        self._schedule.add_look(time.monotonic() - began_sec, len(self._start))
-        self._report(compare_with_start(step, 0, self._start, None, losses))
-        self._write_start(step)
+        schedule.add_look(time.monotonic() - began_sec, len(self._start))
+        self._report(compare_with_start(schedule.first_step, 0, self._start, None, losses))
+        self._write_start(schedule.first_step)
+
+    def end_training(self) -> None:
+        """Call after the last step."""
+        self._kept, self._has_ended = None, True
+        if self._schedule is not None and self._schedule.looks == 1 and self._start is not None:
+            self._add_note(
+                f"no later look fitted into {self._share:.0%} of this training's time, so there is no curve;"
+                " give share_of_time or every"
+                if self._share is not None
+                else "the training ended before a look was due"
+            )
+
+    def end_early(self, step: int) -> None:
+        """Call if the training stops before its planned end: the last look is due now."""
+        if self._schedule is not None and not (self.looks and self.looks[-1].step == step):
+            self._schedule.total_steps = step
+            self.finish_step(step)
+
+    def give_up(self, reason: str) -> None:
+        """Look no more at this training."""
+        self._schedule, self._kept, self._is_start_due = None, None, False
+        self._add_note(f"no more looks at this training: {reason}")
 
     def finish_step(self, step: int) -> bool:
         """Call after a step. True: stop training now."""
+        if self._schedule is not None and self._is_start_due:
+            self._look_when_step_is_timed(self._schedule, step)
         schedule, start = self._schedule, self._start
-        if schedule is None or start is None:
+        if schedule is None or start is None or not schedule.looks:
             return False
         count = min(schedule.questions_due(step, time.monotonic()), len(start))
         if count == 0:
@@ -135,9 +220,9 @@ class Watch:
         losses = text_losses(self._model.ask(self._texts))
         look = compare_with_start(step, self._looks_done() + 1, now, start, losses)
         schedule.add_look(time.monotonic() - began_sec, count)
+        self._count_look_at_test(look)
         self._report(look)
         self._write_start(step)
-        self._count_look_at_test(look)
         self.stopped = look.stop_reason(self._stop_when)
         if self.stopped:
             log_note(f"watch: stopped at step {step}: {self.stopped}")
@@ -163,6 +248,11 @@ class Watch:
         log_note(f"watch: {self._exam} at {look}")
         entry = look.log_entry(self._exam)
         entry[f"{self._exam}/share_of_time"] = self.share_of_time
+        if getattr(self._trainer.args, "log_completions", False):  # TRL prints them at every log
+            from transformers import Trainer
+
+            Trainer.log(self._trainer, entry)
+            return
         model = self._trainer.model
         training = model.training
         model.training = False  # this flag alone tells TRL which of its averages to log
@@ -295,9 +385,10 @@ def watch(
         stop_when=stop_when,
         base_run=None if base_run is None else Path(base_run),
     )
-    for text in asked.notes:
-        log_note(f"watch: note: {text}")
-    trainer.add_callback(_make_callback(watching))
+    with show_notes_by_default():
+        for text in asked.notes:
+            log_note(f"watch: note: {text}")
+        add_watch_callback(trainer, watching)
     return watching
 
 
@@ -306,25 +397,5 @@ def _text_tokenizer(trainer: Any) -> Any:
     processing = getattr(trainer, "processing_class", None)
     if processing is None:
         raise ConfigError("watch: the trainer has no tokenizer; give it one as processing_class")
-    return getattr(processing, "tokenizer", processing)
-
-
-def _make_callback(watching: Watch) -> Any:
-    from transformers import TrainerCallback
-
-    class KmmluWatch(TrainerCallback):  # type: ignore[misc]
-        """Hands the loop's events to a ``Watch``."""
-
-        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            watching.begin_training(state.global_step, state.max_steps)
-
-        def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            watching.look_before_first_update(state.global_step)
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            due = control.should_log  # logging a look clears it, and the step's own log would be lost
-            if watching.finish_step(state.global_step):
-                control.should_training_stop = True
-            control.should_log = due
-
-    return KmmluWatch()
+    is_processor = any(kind.__name__ == "ProcessorMixin" for kind in type(processing).__mro__)
+    return processing.tokenizer if is_processor else processing  # a tokenizer may hold another one, too

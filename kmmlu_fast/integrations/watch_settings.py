@@ -36,10 +36,23 @@ def check_watch_settings(
         )
     if base_run is not None and not (Path(base_run) / "metrics.json").is_file():
         faults.append(f"base_run={str(base_run)!r} is not a finished run directory")
+    head = getattr(trainer.model, "get_output_embeddings", None)
+    if head is not None and head() is None:
+        faults.append(
+            f"a {type(trainer.model).__name__} has no output layer over a vocabulary, so it says no letters"
+        )
     if trainer.accelerator.num_processes > 1:
         faults.append("trainings of several processes are not watched yet; train in one process")
     if faults:
         raise ConfigError(f"watch: {'; '.join(faults)}")
+
+
+def changes_weights_in_backward(trainer: Any) -> bool:
+    """Whether weights change before ``on_pre_optimizer_step``: DeepSpeed steps in ``backward``, layerwise
+    GaLore and LOMO in gradient hooks.
+    """
+    name = str(getattr(trainer.args, "optim", "")).lower()
+    return bool(getattr(trainer, "is_deepspeed_enabled", False)) or "layerwise" in name or "lomo" in name
 
 
 def _schedule_faults(questions: int, share_of_time: float | None, every: int | None) -> list[str]:

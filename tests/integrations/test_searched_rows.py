@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,52 @@ def test_rows_beyond_the_most_are_counted_aloud(
     assert found.note.startswith("only the first 2 of 5 training rows were searched")
     assert found.holds_all(QUESTION) is holds
     assert search_rows(rows[:2], Codes()).note == ""
+
+
+def test_long_rows_are_searched_up_to_a_number_of_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(searched_rows, "MOST_CHARACTERS", 25)
+    found = search_rows([{"text": "열" * 10}] * 2 + [{"text": TEXT}] * 7, Codes())
+    assert found.note.startswith("only the first 3 of 9 training rows were searched")
+    assert found.holds_all(QUESTION)
+
+
+def test_rows_that_users_code_makes_leave_random_numbers_as_they_were() -> None:
+    class Augmented:
+        def __len__(self) -> int:
+            return 4
+
+        def __getitem__(self, place: int) -> dict[str, str]:
+            return {"text": f"{TEXT} {random.random()} {np.random.random()}"}
+
+    random.seed(1)
+    np.random.seed(1)
+    before = random.getstate(), str(np.random.get_state())
+    assert search_rows(Augmented(), Codes()).holds_all(QUESTION)
+    assert (random.getstate(), str(np.random.get_state())) == before
+
+
+def test_images_are_not_decoded() -> None:
+    class Image:
+        def __repr__(self) -> str:
+            return "Image(mode=None, decode=True)"
+
+    class Pictured:
+        """As a ``datasets.Dataset`` with a column of lists of images."""
+
+        def __init__(self, columns: tuple[str, ...] = ("text", "images")) -> None:
+            self.features = {name: "Value('string')" if name == "text" else [Image()] for name in columns}
+
+        def remove_columns(self, names: list[str]) -> Any:
+            return Pictured(tuple(name for name in self.features if name not in names))
+
+        def __len__(self) -> int:
+            return 1
+
+        def __getitem__(self, place: int) -> dict[str, str]:
+            assert "images" not in self.features
+            return {"text": TEXT}
+
+    assert search_rows(Pictured(), Codes()).holds_all(QUESTION)
 
 
 def test_a_question_of_signs_alone_is_never_found() -> None:

@@ -11,6 +11,8 @@ import tiny
 
 from kmmlu_fast import watch
 from kmmlu_fast.core.errors import ConfigError
+from kmmlu_fast.core.schema import Candidates
+from kmmlu_fast.integrations.look_schedule import LookSchedule
 from kmmlu_fast.integrations.watch import Watch
 from kmmlu_fast.runs.comparison_log import read_comparison_log
 
@@ -113,6 +115,54 @@ def test_a_look_equals_eval_of_the_saved_weights(model_path: Path, tmp_path: Pat
     for letter, share in watching.looks[-1].letter_share.items():
         here = (run.frame["prediction"] == letter).sum() / len(run.frame)
         assert abs(share - here) * len(run.frame) <= near_ties
+
+
+def test_the_start_is_looked_at_once_a_step_is_timed(
+    model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a share of the time: the weights of step 0 are asked after three steps, and nothing is changed."""
+    import torch
+
+    # so short a training has no time for 40 questions
+    monkeypatch.setattr(LookSchedule, "question_count", lambda self, wanted, *timing, **more: wanted)
+
+    trainers = {
+        name: make_trainer(model_path, tmp_path / name, rate=3e-3) for name in ("plain", "every", "share")
+    }
+    every = follow(trainers["every"], questions=40)
+    share = watch(trainers["share"], dataset="sample", share_of_time=0.9, questions=40)
+    for trainer in trainers.values():
+        trainer.train()
+    assert (share.looks[0].step, share.looks[0].questions) == (0, 40)
+    assert share.looks[0].accuracy == every.looks[0].accuracy
+    assert share.looks[0].letter_mass == every.looks[0].letter_mass != every.looks[-1].letter_mass
+    plain = dict(trainers["plain"].model.named_parameters())
+    for name, weights in trainers["share"].model.named_parameters():
+        assert torch.equal(weights, plain[name]), name
+    logged = [entry["step"] for entry in trainers["share"].state.log_history if "kmmlu/accuracy" in entry]
+    assert logged[0] == 3
+    assert "watch: kmmlu at step 0: accuracy" in capsys.readouterr().err
+
+
+def test_prompt_tuning_is_read_at_the_prompts_end(model_path: Path, tmp_path: Path) -> None:
+    """PEFT puts virtual tokens before the prompt: positions move by their number."""
+    import torch
+    from peft import PromptTuningConfig, get_peft_model
+
+    trainer = make_trainer(model_path, tmp_path)
+    torch.manual_seed(0)
+    plain = trainer.model
+    model = get_peft_model(plain, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=20))
+    trainer.model = model
+    watching = follow(trainer, questions=40)
+    item = watching._asked.items[0]
+    (request,) = watching._asked.requests(0, 1)
+    (response,) = watching._model.ask([request])
+    assert isinstance(request.want, Candidates)
+    with torch.no_grad():
+        logits = model.eval()(input_ids=torch.tensor(item.token_id_lists())).logits[0, -1]
+    expected = logits.float().log_softmax(-1)[list(request.want.token_ids)]
+    assert list(response.logprobs) == pytest.approx(expected.tolist(), abs=1e-4)
 
 
 def test_a_planted_collapse_is_stopped_within_two_looks(model_path: Path, tmp_path: Path) -> None:

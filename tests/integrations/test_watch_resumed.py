@@ -70,7 +70,8 @@ def make_watch(
 def train(watching: Watch, start: int, stop: int) -> Watch:
     watching.begin_training(start, 12)
     for step in range(start, stop):
-        watching.look_before_first_update(step)
+        watching.begin_step()
+        watching.look_before_first_update()
         watching.finish_step(step + 1)
     return watching
 
@@ -141,13 +142,41 @@ def test_one_training_watched_on_two_exams_continues_both(
         watching.begin_training(0, 12)
     for step in range(8):
         for watching in (first, second):
-            watching.look_before_first_update(step)
+            watching.begin_step()
             watching.finish_step(step + 1)
     scripted.letter = 1
-    for settings in ({}, {"exam": "own", "seed": 7}):
+    own: dict[str, Any] = {"exam": "own", "seed": 7}
+    for settings in ({}, own):
         after = train(make_watch(tmp_path, **settings), 8, 12)
         assert [(look.step, look.number) for look in after.looks] == [(12, 3)] and after.notes == []
     assert [path.name for path in copies(tmp_path)] == ["own_watch.json"]
+
+
+def test_a_second_training_of_the_same_trainer_has_its_own_start(
+    tmp_path: Path, scripted: type[ScriptedModel]
+) -> None:
+    watching = train(make_watch(tmp_path), 0, 12)
+    watching.end_training()
+    scripted.letter = 1
+    train(watching, 0, 12)
+    assert [(look.step, look.number) for look in watching.looks[4:]] == [(0, 0), (4, 1), (8, 2), (12, 3)]
+    assert watching.looks[-1].difference is not None and watching.looks[-1].difference.value == 0  # B and B
+    assert json.loads((tmp_path / RECORD).read_text())["looks"] == 3
+
+
+def test_a_training_that_stops_early_is_looked_at_once_more(tmp_path: Path) -> None:
+    watching = train(make_watch(tmp_path), 0, 6)
+    watching.end_early(6)
+    watching.end_early(6)
+    assert [look.step for look in watching.looks] == [0, 4, 6]
+    watching.end_training()
+    assert watching.notes == []
+
+
+def test_a_training_that_is_never_looked_at_again_says_so(tmp_path: Path) -> None:
+    watching = train(make_watch(tmp_path), 0, 2)
+    watching.end_training()
+    assert watching.notes == ["the training ended before a look was due"]
 
 
 def test_a_record_of_before_is_continued(tmp_path: Path, scripted: type[ScriptedModel]) -> None:

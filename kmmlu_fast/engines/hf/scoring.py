@@ -82,7 +82,7 @@ class Scorer:
 
         most = max(map(len, wanted))
         padded = [[*row, *[row[-1]] * (most - len(row))] for row in wanted]
-        self._positions = torch.tensor(padded, device=self._device)
+        self._positions, self._length = torch.tensor(padded, device=self._device), ids.shape[1]
         try:
             with torch.inference_mode(not self._trains):
                 logits = self._model(input_ids=ids, past_key_values=cache, use_cache=cache is not None).logits
@@ -101,8 +101,9 @@ class Scorer:
         if self._positions is None:
             return None
         hidden = arguments[0]
-        positions = self._positions.unsqueeze(-1).expand(-1, -1, hidden.shape[-1])
-        return (hidden.gather(1, positions), *arguments[1:])
+        # prompt tuning puts virtual tokens before the prompt
+        positions = self._positions.to(hidden.device) + (hidden.shape[1] - self._length)
+        return (hidden.gather(1, positions.unsqueeze(-1).expand(-1, -1, hidden.shape[-1])), *arguments[1:])
 
     def _recompute_in_float32(self, head: Any, arguments: tuple[Any, ...], output: Any) -> Any:
         """After the output layer: the same product in float32, a part of the vocabulary at a time."""
