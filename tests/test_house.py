@@ -49,7 +49,7 @@ TESTED_ELSEWHERE = {
         "shipping/config shipping/llama_tools shipping/papers shipping/source shipping/stops shipping/tensors"
     ),
     "through evaluations (tests/evaluation/test_session.py, early_stopping/test_*.py)": (
-        "evaluation/plan evaluation/questions evaluation/model_states"
+        "evaluation/questions evaluation/model_states"
         " evaluation/early_stopping/passes"
         " evaluation/early_stopping/record"
     ),
