@@ -21,7 +21,7 @@ from kmmlu_fast.core.untrusted_text import one_line
 from kmmlu_fast.data.dataset import load_frame
 from kmmlu_fast.improvement.config import ImproveConfig
 from kmmlu_fast.improvement.confirmation import engine_settings
-from kmmlu_fast.improvement.recipes import DRAWN, TRAINED, Recipe
+from kmmlu_fast.improvement.recipes import DRAWN, Recipe
 from kmmlu_fast.improvement.rungs import name_recipe_state
 from kmmlu_fast.improvement.search_state import SearchState
 from kmmlu_fast.improvement.selection import SPLIT
@@ -53,7 +53,7 @@ class RungTrainer:
         written reasoning takes long, and is drawn when its recipe is trained.
         """
         for recipe in recipes:
-            if recipe.settings.get("rationale", "none") == "none":
+            if recipe.settings.get("rationale") != "self":
                 self._draw_rows(recipe)
         self.state.note_time()
 
@@ -106,7 +106,7 @@ class RungTrainer:
             "keep": "last",
             "seed": self.config.seed + seed,
             **({} if last else {"stop_after": (rung + 1) / self.config.rungs}),
-            **recipe.part(TRAINED),
+            **recipe.train_settings,
         }
 
     def rows_path(self, recipe: Recipe) -> Path:
