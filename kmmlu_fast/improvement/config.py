@@ -5,6 +5,7 @@ In: values from YAML and the command line. Out: a frozen ``ImproveConfig``. Know
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,7 +18,13 @@ from kmmlu_fast.engines.names import ENGINES
 from kmmlu_fast.models.gguf import GGUF_IS_SERVED_ONLY, is_gguf_path
 
 # Settings that may differ when a search is continued: they change no answer and no choice made so far.
-_FREE = frozenset({"output_dir", "recipes", "minutes", "gpu_memory_utilization", "max_num_seqs"})
+_FREE = frozenset(
+    {
+        *("output_dir", "recipes", "minutes", "gpu_memory_utilization", "max_num_seqs"),
+        *("ray_address", "num_replicas", "gpus_per_replica"),  # where it computes
+    }
+)
+_SAME_ANSWERS = {"ray": "vllm"}  # engines that are another one, in other places
 
 
 class ImproveConfig(EngineConfig):
@@ -136,5 +143,12 @@ class ImproveConfig(EngineConfig):
 
     def identity(self) -> dict[str, Any]:
         """The settings that a continued search must share."""
-        values = self.model_dump(mode="json")
-        return {name: value for name, value in values.items() if name not in _FREE}
+        return compared_settings(self.model_dump(mode="json"))
+
+
+def compared_settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a search's settings that decide its answers and choices; also of one that was stored."""
+    compared = {name: value for name, value in values.items() if name not in _FREE}
+    if compared.get("engine") in _SAME_ANSWERS:
+        compared["engine"] = _SAME_ANSWERS[compared["engine"]]
+    return compared

@@ -17,6 +17,7 @@ names the recipe, the setting and what is allowed. Knows nothing of searching.
 from __future__ import annotations
 
 import difflib
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from kmmlu_fast.core.digests import compute_fingerprint, hash_file
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.files import make_ascii_slug, make_slug, shorten_name
 from kmmlu_fast.core.reading import read_yaml
+from kmmlu_fast.data.row_files import iter_located_rows
 from kmmlu_fast.data.subjects import find_subjects
 from kmmlu_fast.data.training_rows import TrainingRow, read_training_rows
 from kmmlu_fast.sampling.config import SampleConfig
@@ -104,19 +106,30 @@ class Recipe:
         return compute_fingerprint({"rows": self.part(DRAWN)}, 12)
 
     @property
+    def drawn_rows(self) -> int:
+        """How many rows are drawn for it."""
+        return _build_configs(self)[0].size
+
+    @property
     def row_passes(self) -> float:
         """Rows times epochs: how long it trains, beside another recipe."""
         drawn, trained = _build_configs(self)
         rows = drawn.size
         if self.given_rows is not None:
-            with self.given_rows.open("rb") as file:
-                rows = sum(1 for _ in file)
+            state = self.given_rows.stat()
+            rows = _count_rows(str(self.given_rows), state.st_size, state.st_mtime_ns)
         return max(rows * trained.num_train_epochs, 1.0)
 
     @property
     def protocol(self) -> tuple[str, int]:
         """Prompt style and number of examples: recipes that share it are asked by one engine."""
         return str(self.settings.get("prompt_style", "lm-eval")), int(self.settings.get("num_fewshot", 0))
+
+
+@functools.lru_cache(maxsize=MOST_RECIPES)
+def _count_rows(path: str, size: int, changed: int) -> int:
+    """Rows of a file of any format, as ``train`` reads it; read again once it has changed."""
+    return sum(1 for _ in iter_located_rows(path))
 
 
 def read_recipes(path: Path) -> list[Recipe]:

@@ -46,6 +46,11 @@ def name_recipe_state(recipe: Recipe, seed: int) -> str:
     return f"{recipe.name}-s{seed}"
 
 
+def seeds_in_rung(rung: int, rungs: int, seeds: int) -> list[int]:
+    """The training seeds of a rung: all of them in the last one."""
+    return list(range(seeds if rung == rungs - 1 else 1))
+
+
 def base_column(protocol: tuple[str, int]) -> str:
     return f"base/{protocol[0]}/{protocol[1]}"
 

@@ -34,6 +34,9 @@ class NoWorkers:
     def train(self, pieces: Any) -> Any:
         raise AssertionError
 
+    def draw_rows(self, settings: Any, excluded: Any) -> Any:
+        raise AssertionError
+
     def count_slots(self) -> int:
         return 1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from kmmlu_fast.core.errors import ConfigError
@@ -168,6 +169,16 @@ def test_how_long_a_recipe_trains_beside_another(tmp_path: Path) -> None:
     own.write_text('{"instruction": "a", "output": "b"}\n' * 7, encoding="utf-8")
     found = read(tmp_path, f"recipes: [{{size: 40, num_train_epochs: 2}}, {{r: 4}}, {{data: {own}}}]")
     assert [recipe.row_passes for recipe in found] == [80, 1500, 21]
+
+
+@pytest.mark.parametrize("name", ["own.json", "own.jsonl", "own.csv", "own.parquet"])
+def test_rows_are_counted_in_every_format(tmp_path: Path, name: str) -> None:
+    rows = pl.DataFrame({"instruction": ["a\nb"] * 7, "input": [""] * 7, "output": ["c\n"] * 7})
+    own = tmp_path / name
+    writers = {".json": "write_json", ".jsonl": "write_ndjson", ".csv": "write_csv"}
+    getattr(rows, writers.get(own.suffix, "write_parquet"))(own)
+    found = read(tmp_path, f"recipes: [{{size: 40}}, {{data: {own}, num_train_epochs: 2}}]")
+    assert found[1].row_passes == 14
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
