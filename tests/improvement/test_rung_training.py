@@ -12,6 +12,7 @@ from made_searches import FakeWorkers, make_config, make_dataset
 from kmmlu_fast.core.errors import EngineError, TrainError
 from kmmlu_fast.improvement.search import run_search
 from kmmlu_fast.improvement.workers import LostWorkError, TrainedPiece
+from kmmlu_fast.runs.run import Run
 
 pytest.importorskip("optuna", reason="the extra [improve] is not installed")
 
@@ -103,28 +104,39 @@ def test_a_lost_evaluation_ends_the_command(tmp_path: Path, data: Path) -> None:
     assert not any(why.kind == "failed" for why in run_search(config, FakeWorkers({}, log)).dropped.values())
 
 
-def test_what_failed_or_was_left_out_leaves_nothing_on_the_disk(tmp_path: Path, data: Path) -> None:
-    class Failing(FakeWorkers):
-        def _train_one(self, settings: dict[str, Any]) -> Path:
-            folder = super()._train_one(settings)
-            if folder.name.startswith("plain"):
-                raise TrainError("the loss became NaN at step 3")
-            return folder
+class WatchedDisk(FakeWorkers):
+    """Sees whose adapters are on the disk while test is asked; ``failing`` fails once it has written one."""
 
-    config = make_config(tmp_path, data, RECIPES)
-    result = run_search(config, Failing({}, []))
+    failing = ""
+    seen: frozenset[str] = frozenset()
+
+    def evaluate(self, settings: dict[str, Any]) -> list[Run]:
+        if settings["split"] == "test":
+            folders = (Path(settings["output_dir"]).parent / "adapters").iterdir()
+            self.seen = frozenset(folder.name.rpartition("-s")[0] for folder in folders)
+        return super().evaluate(settings)
+
+    def _train_one(self, settings: dict[str, Any]) -> Path:
+        folder = super()._train_one(settings)
+        if folder.name == f"{self.failing}-s0":
+            raise TrainError("the loss became NaN at step 3")
+        return folder
+
+
+def test_what_failed_leaves_nothing_on_the_disk(tmp_path: Path, data: Path) -> None:
+    work = WatchedDisk({}, [])
+    work.failing = "plain"
+    result = run_search(make_config(tmp_path, data, RECIPES), work)
     assert result.dropped["plain"].kind == "failed"
-    kept = {path.name.rpartition("-s")[0] for path in (tmp_path / "search" / "adapters").iterdir()}
-    assert kept == {result.winner.name}
+    assert result.winner.name in work.seen and "plain" not in work.seen
 
 
 def test_what_was_left_out_in_a_later_rung_leaves_nothing_on_the_disk(tmp_path: Path, data: Path) -> None:
-    config = make_config(tmp_path, data, RECIPES, keep=1.0)
     dying = FakeWorkers({}, [])
     dying.fail_at = 7  # base, rows, four trainings and their scores
     with pytest.raises(KeyboardInterrupt):
-        run_search(config, dying)
-    result = run_search(make_config(tmp_path, data, RECIPES, keep=1.0, minutes=1e-9), FakeWorkers({}, []))
+        run_search(make_config(tmp_path, data, RECIPES, keep=1.0), dying)
+    work = WatchedDisk({}, [])
+    result = run_search(make_config(tmp_path, data, RECIPES, keep=1.0, minutes=1e-9), work)
     assert any(why.kind == "time" and why.rung == 1 for why in result.dropped.values())
-    kept = {path.name.rpartition("-s")[0] for path in (tmp_path / "search" / "adapters").iterdir()}
-    assert kept == {result.winner.name}
+    assert work.seen == {result.winner.name}
