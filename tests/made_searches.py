@@ -10,13 +10,16 @@ import csv
 import hashlib
 import json
 import random
+import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import made_runs
 import numpy as np
 import polars as pl
+import pytest
 
 from kmmlu_fast.analysis.exact_band import ChangeInterval
 from kmmlu_fast.command.flags import build_config
@@ -33,6 +36,8 @@ from kmmlu_fast.improvement.search import SearchResult
 from kmmlu_fast.improvement.workers import TrainedPiece
 from kmmlu_fast.runs.run import Run
 from kmmlu_fast.runs.store import load_run_directory
+from kmmlu_fast.sampling.config import SampleConfig
+from kmmlu_fast.sampling.job import draw_training_rows
 
 RECIPES = """
 common: {size: 16, effective_batch: 8, num_train_epochs: 1}
@@ -87,6 +92,7 @@ class FakeWorkers:
             folder = Path(settings["output_dir"]) / f"{name}-{settings['split']}-{settings['num_fewshot']}"
             if not folder.exists():
                 made_runs.run_directory(folder, name, _frame(questions, letters), settings["dataset"])
+                (folder / "metrics.json").write_text("{}")  # no speed: time passes by a test's clock
             runs.append(load_run_directory(folder))
         return runs
 
@@ -96,6 +102,11 @@ class FakeWorkers:
                 yield TrainedPiece(place, self._train_one(settings), 0.0)
             except TrainError as error:
                 yield TrainedPiece(place, None, 0.0, error)
+
+    def draw_rows(self, settings: dict[str, Any], excluded: frozenset[str]) -> None:
+        self._count("draw")
+        plain = {name: value for name, value in settings.items() if not name.startswith("rationale")}
+        draw_training_rows(build_config(SampleConfig, **plain), excluded)
 
     def count_slots(self) -> int:
         return 1
@@ -108,6 +119,27 @@ class FakeWorkers:
         text = json.dumps({"rows": hashlib.sha256(rows).hexdigest()})
         (folder / "adapter.json").write_text(text)
         return folder
+
+
+class SlowWorkers(FakeWorkers):
+    """A training of the first rung takes ``training_sec``, by a clock that only work moves."""
+
+    training_sec = 60.0
+
+    def __init__(self, skill: dict[str, float], log: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(skill, log)
+        self.clock = 0.0
+        monkeypatch.setattr(time, "monotonic", lambda: self.clock)
+
+    def evaluate(self, settings: dict[str, Any]) -> list[Run]:
+        runs = super().evaluate(settings)
+        self.clock += 0.01 * sum(len(run.frame) for run in runs)
+        return runs
+
+    def train(self, pieces: Sequence[dict[str, Any]]) -> Iterator[TrainedPiece]:
+        for piece in super().train(pieces):
+            self.clock += self.training_sec
+            yield replace(piece, seconds=self.training_sec)
 
 
 def _frame(questions: list[Question], letters: dict[str, str]) -> pl.DataFrame:
@@ -173,6 +205,8 @@ def make_result(
         questions=500,
         base=0.4,
         gains={"best-s0": ChangeInterval(0.02, 0.01, 0.03)},
+        questions_by_adapter={"best-s0": 500},
+        base_by_adapter={"best-s0": 0.4},
         verdicts={"best-s0": "better"},
         effect=None,
         rival=rival,

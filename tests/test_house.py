@@ -82,8 +82,7 @@ TESTED_ELSEWHERE = {
         " reporting/wording/verdict"
     ),
     "through searches (tests/improvement/test_search.py, test_search_engine.py)": (
-        "improvement/collapse improvement/config improvement/rung_training improvement/rungs"
-        " improvement/scoring improvement/search_report improvement/search_state improvement/trials"
+        "improvement/collapse improvement/rungs improvement/scoring"
     ),
     "through adapters of every kind (tests/models/test_adapter_kinds.py)": "models/adapter_features",
     "through its door (tests/doors/test_plan_door.py)": "reporting/terminal/question_plan",

@@ -19,6 +19,22 @@ from kmmlu_fast.command.flags import Config
 from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.errors import KmmluError
 
+# Sent by people, schedulers and the kernel; the other signals are crashes, which the next attempt repeats.
+_FROM_OUTSIDE = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGKILL, signal.SIGTERM)
+
+
+class ChildKilledError(Exception):
+    """Why a child failed: a signal from outside ended it. It is the cause of ``run_module``'s error."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+def find_kill_signal(error: BaseException) -> int:
+    """The signal that ended the child whose error this is; 0 if it failed by itself."""
+    return error.__cause__.number if isinstance(error.__cause__, ChildKilledError) else 0
+
 
 def run_verb(verb: str, config: Config, failure: type[KmmluError]) -> None:
     """Run ``python -m kmmlu_fast.VERB`` with the settings that were given. ``failure`` with the child's last
@@ -32,7 +48,9 @@ def run_verb(verb: str, config: Config, failure: type[KmmluError]) -> None:
 
 
 def run_module(arguments: list[str], failure: type[KmmluError]) -> None:
-    """Run ``python -m`` with these arguments, as ``run_verb`` does."""
+    """Run ``python -m`` with these arguments, as ``run_verb`` does. ``find_kill_signal`` of the error tells
+    whether the child was ended from outside.
+    """
     last = ""
     with subprocess.Popen(
         [sys.executable, "-m", *arguments],
@@ -49,9 +67,15 @@ def run_module(arguments: list[str], failure: type[KmmluError]) -> None:
         except BaseException:
             child.terminate()
             raise
-    if child.returncode:
-        name = arguments[0].rpartition(".")[2]
-        raise failure(last.removeprefix("error: ") or f"{name} ended with exit code {child.returncode}")
+    code = child.returncode
+    if not code:
+        return
+    name = arguments[0].rpartition(".")[2]
+    number = -code if code < 0 else code - 128  # the guard of a verb reports its fork's end as a shell does
+    if number not in _FROM_OUTSIDE:
+        raise failure(last.removeprefix("error: ") or f"{name} ended with exit code {code}")
+    said = last.removeprefix("error: ") if last.startswith("error: ") else ""
+    raise failure(said or f"{name} was ended by {signal.Signals(number).name}") from ChildKilledError(number)
 
 
 def _end_with_parent() -> None:

@@ -10,6 +10,7 @@ training is estimated a little too long, never too short.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import accumulate
 
@@ -21,6 +22,14 @@ FEWEST_QUESTIONS = 90  # that the winner is confirmed on, however little time is
 def trainings_of(rung: int, rungs: int, seeds: int) -> int:
     """Work of one recipe in a rung, in trainings of the first rung."""
     return 1 + (seeds - 1) * rungs if rung == rungs - 1 else 1
+
+
+def most_checkpoints(recipes: int, rungs: int, keep: float, seeds: int) -> int:
+    """How many checkpoints and adapters are on the disk at a time, at most: two of each paused training, and
+    in the last rung each further seed's adapter.
+    """
+    going_on = max(1, math.ceil(recipes * keep)) if rungs > 1 else recipes
+    return max(2 * recipes if rungs > 1 else 0, going_on * (1 + seeds))
 
 
 def affordable_recipes(minutes: float, spent: float, costs: Sequence[float], *, first_rung: bool) -> int:

@@ -5,16 +5,26 @@ In: values from YAML and the command line. Out: a frozen ``ImproveConfig``. Know
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from kmmlu_fast.data.default_exam import DEFAULT_DATASET
 from kmmlu_fast.engines.config import EngineConfig
+from kmmlu_fast.engines.kind import find_engine_kind
+from kmmlu_fast.engines.names import ENGINES
+from kmmlu_fast.models.gguf import GGUF_IS_SERVED_ONLY, is_gguf_path
 
 # Settings that may differ when a search is continued: they change no answer and no choice made so far.
-_FREE = frozenset({"output_dir", "recipes", "minutes", "gpu_memory_utilization", "max_num_seqs"})
+_FREE = frozenset(
+    {
+        *("output_dir", "recipes", "minutes", "gpu_memory_utilization", "max_num_seqs"),
+        *("ray_address", "num_replicas", "gpus_per_replica"),  # where it computes
+    }
+)
+_SAME_ANSWERS = {"ray": "vllm"}  # engines that are another one, in other places
 
 
 class ImproveConfig(EngineConfig):
@@ -51,6 +61,33 @@ class ImproveConfig(EngineConfig):
         if isinstance(values, dict) and values.get("ray_address") and "engine" not in values:
             return {**values, "engine": "ray"}
         return values
+
+    @field_validator("model")
+    @classmethod
+    def _refuse_gguf_file(cls, value: str) -> str:
+        if is_gguf_path(value):
+            raise ValueError(GGUF_IS_SERVED_ONLY)
+        return value
+
+    @field_validator("engine")
+    @classmethod
+    def _refuse_engines_that_load_no_adapter(cls, value: str, info: ValidationInfo) -> str:
+        """Not if the engine was chosen by a GGUF file, which is refused itself."""
+        if "model" not in info.data or find_engine_kind(value).computes_here:
+            return value
+        able = ", ".join(name for name in ENGINES if find_engine_kind(name).computes_here)
+        raise ValueError(f"improve trains adapters and loads them itself, which takes one of {able}")
+
+    @field_validator("output_dir")
+    @classmethod
+    def _refuse_equals_sign(cls, value: Path) -> Path:
+        """Adapters below it are given to ``eval`` as NAME=PATH."""
+        if "=" in str(value.absolute()):
+            raise ValueError(
+                f"{value.absolute()} contains '=', which ends an adapter's name in NAME=PATH; give a path"
+                " without it"
+            )
+        return value
 
     recipes: Path = Field(description="YAML file with recipes (a list), a grid, or both")
     output_dir: Path = Field(
@@ -106,5 +143,12 @@ class ImproveConfig(EngineConfig):
 
     def identity(self) -> dict[str, Any]:
         """The settings that a continued search must share."""
-        values = self.model_dump(mode="json")
-        return {name: value for name, value in values.items() if name not in _FREE}
+        return compared_settings(self.model_dump(mode="json"))
+
+
+def compared_settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a search's settings that decide its answers and choices; also of one that was stored."""
+    compared = {name: value for name, value in values.items() if name not in _FREE}
+    if compared.get("engine") in _SAME_ANSWERS:
+        compared["engine"] = _SAME_ANSWERS[compared["engine"]]
+    return compared

@@ -24,7 +24,7 @@ from kmmlu_fast.improvement.rungs import (
     right_answers,
 )
 from kmmlu_fast.improvement.search_state import SearchState
-from kmmlu_fast.improvement.workers import Workers
+from kmmlu_fast.improvement.workers import LostWorkError, Workers
 from kmmlu_fast.runs.run import Run
 
 
@@ -59,7 +59,8 @@ class RungScorer:
             log_note(f"rung {rung + 1}: scoring {len(names)} adapters together")
             began = time.monotonic()
             runs, errors = self._evaluate_adapters(together[0], {name: paths[name] for name in names})
-            self.state.add_pace("adapter", len(names), time.monotonic() - began)
+            seconds = max(time.monotonic() - began, answering_seconds(list(runs.values())))
+            self.state.add_pace("adapter", len(names), seconds)
             for recipe in together:
                 states = [name_recipe_state(recipe, seed) for seed in seeds]
                 if broken := next((name for name in states if name in errors), None):
@@ -87,6 +88,8 @@ class RungScorer:
                 {**settings, "adapter": [f"{name}={path}" for name, path in paths.items()]}
             )
             return dict(zip(paths, runs, strict=True)), {}
+        except LostWorkError:
+            raise
         except KmmluError as error:
             if len(paths) == 1:
                 return {}, dict.fromkeys(paths, error)
@@ -98,3 +101,13 @@ class RungScorer:
             found |= some
             errors |= wrong
         return found, errors
+
+
+def answering_seconds(runs: Sequence[Run]) -> float:
+    """How long the runs take at the rate of their last passes: what a pass takes is more, unless a killed
+    command, or another search, has done some of it.
+    """
+    speeds = [(len(run.frame), run.pass_metrics.speed) for run in runs]
+    return sum(
+        count * speed.seconds / speed.questions for count, speed in speeds if speed and speed.questions
+    )

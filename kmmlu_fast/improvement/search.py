@@ -17,7 +17,7 @@ from typing import Any
 
 from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.errors import RunError
-from kmmlu_fast.improvement.budget import affordable_questions, affordable_recipes, trainings_of
+from kmmlu_fast.improvement.budget import most_checkpoints
 from kmmlu_fast.improvement.config import ImproveConfig
 from kmmlu_fast.improvement.confirmation import (
     Confirmation,
@@ -28,10 +28,22 @@ from kmmlu_fast.improvement.confirmation import (
 from kmmlu_fast.improvement.elimination import Dropped, choose_dropped
 from kmmlu_fast.improvement.recipes import Recipe, read_recipes
 from kmmlu_fast.improvement.rung_training import RungTrainer
-from kmmlu_fast.improvement.rungs import RungScores, base_column, name_recipe_state, protocol_settings
-from kmmlu_fast.improvement.scoring import RungScorer
+from kmmlu_fast.improvement.rungs import (
+    RungScores,
+    base_column,
+    name_recipe_state,
+    protocol_settings,
+    seeds_in_rung,
+)
+from kmmlu_fast.improvement.scoring import RungScorer, answering_seconds
 from kmmlu_fast.improvement.search_state import SearchState
-from kmmlu_fast.improvement.selection import SPLIT, selection_question_ids, write_weakness_run
+from kmmlu_fast.improvement.selection import (
+    SPLIT,
+    selection_question_ids,
+    shrink_slices,
+    write_weakness_run,
+)
+from kmmlu_fast.improvement.time_limit import TimeLimit
 from kmmlu_fast.improvement.trials import RecipeTrials
 from kmmlu_fast.improvement.workers import Workers, choose_workers
 from kmmlu_fast.machine.extras import require_modules
@@ -56,19 +68,30 @@ def run_search(config: ImproveConfig, workers: Workers | None = None) -> SearchR
     """Search, or continue a search. KmmluError for what the user can fix, before anything is trained."""
     recipes = read_recipes(config.recipes)
     require_modules("improve", "optuna", *(() if workers else ("torch", "unsloth", "trl", "peft")))
+    config = shrink_slices(config)
+    selection = selection_question_ids(config)
+    examples = choose_rival_examples(config)
     state = SearchState(config, recipes)
     with state.lock:
-        return _Search(config, recipes, state, workers or choose_workers(config)).run()
+        workers = workers or choose_workers(config)
+        search = _Search(config, recipes, state, workers, selection=selection, rival_examples=examples)
+        return search.run()
 
 
 class _Search:
     def __init__(
-        self, config: ImproveConfig, recipes: list[Recipe], state: SearchState, workers: Workers
+        self,
+        config: ImproveConfig,
+        recipes: list[Recipe],
+        state: SearchState,
+        workers: Workers,
+        *,
+        selection: frozenset[str],
+        rival_examples: int,
     ) -> None:
         self.config, self.state, self.workers = config, state, workers
         self.recipes = recipes = state.in_stored_order(recipes)
-        self.selection = selection_question_ids(config)
-        self.rival_examples = choose_rival_examples(config)
+        self.selection, self.rival_examples = selection, rival_examples
         self.dropped: dict[str, Dropped] = {}
         self.trials = RecipeTrials(state.folder, recipes, self.dropped)
         self.scorer = RungScorer(
@@ -87,11 +110,15 @@ class _Search:
             asked=frozenset(first.frame["question_id"]),
         )
         self.trainer.draw_all_rows(self.recipes)
+        self.time = TimeLimit(
+            self.config, self.state, self.trainer, recipes=self.recipes, questions=len(self.selection)
+        )
         alive = list(self.recipes)
         rungs: list[RungScores] = []
         for rung in range(self.config.rungs):
             alive = self._leave_out_for_time(alive, rung, rungs)
             scores = self._run_rung(alive, rung, base)
+            self._remove_adapters([recipe for recipe in self.recipes if self._is_out(recipe, rung)])
             alive = [recipe for recipe in alive if recipe.name in scores.recipes]
             rungs.append(scores)
             self.trials.report_rung(rung, {recipe.name: scores.gain(recipe) for recipe in alive})
@@ -125,17 +152,11 @@ class _Search:
     def _confirmation_config(self, winner: Recipe, adapters: int) -> ImproveConfig:
         """With as many examples for the rival as there are, and as many questions as --minutes allows."""
         config = self.config.model_copy(update={"fewshot_rival": self.rival_examples})
-        pace = self.state.read_pace(base_column(winner.protocol))
-        if config.minutes is None or not pace:
+        most = self.time.limit_questions(winner, adapters, self.rival_examples)
+        if most is None or (config.max_questions is not None and config.max_questions <= most):
             return config
-        rival = self.rival_examples if winner.protocol[1] != self.rival_examples else 0
-        most = affordable_questions(config.minutes, self.state.spent_sec, pace, 1 + adapters, rival)
-        if config.max_questions is not None and config.max_questions <= most:
-            return config
-        log_note(
-            f"confirmation: at most {most:,} test questions, for {self.state.spent_sec / 60:.1f} of"
-            f" {config.minutes:g} minutes are spent"
-        )
+        spent = f"{self.state.spent_sec / 60:.1f} of {config.minutes:g} minutes are spent"
+        log_note(f"confirmation: at most {most:,} test questions, for {spent}")
         return config.model_copy(update={"max_questions": most})
 
     def _say_plan(self) -> None:
@@ -145,9 +166,10 @@ class _Search:
             f" {len(self.selection)} train questions, one confirmed on test"
         )
         free = shutil.disk_usage(self.state.folder).free
+        most = most_checkpoints(count, config.rungs, config.keep, config.seeds)
         log_note(
-            f"disk: about {count} checkpoints (adapter and optimiser state, some 1 % to 5 % of the model's"
-            f" size each) until the end of the first rung; {free / 2**30:.0f} GiB are free"
+            f"disk: up to {most} checkpoints at a time (adapter and optimiser state, some 1 % to 5 % of the"
+            f" model's size each); {free / 2**30:.0f} GiB are free"
         )
 
     def _evaluate_base(self) -> dict[tuple[str, int], Run]:
@@ -160,7 +182,7 @@ class _Search:
                 began = time.monotonic()
                 (run,) = self.workers.evaluate({**settings, **protocol_settings(recipe)})
                 runs[recipe.protocol] = run
-                pace = time.monotonic() - began
+                pace = max(time.monotonic() - began, answering_seconds([run]))
                 self.state.add_pace(base_column(recipe.protocol), len(run.frame), pace)
                 self.state.note_time()
         return runs
@@ -201,7 +223,11 @@ class _Search:
         )
 
     def _seeds_of(self, rung: int) -> list[int]:
-        return list(range(self.config.seeds if rung == self.config.rungs - 1 else 1))
+        return seeds_in_rung(rung, self.config.rungs, self.config.seeds)
+
+    def _is_out(self, recipe: Recipe, rung: int) -> bool:
+        """Whether the recipe failed in the rung, or was left out before it."""
+        return recipe.name in self.dropped and self.dropped[recipe.name].rung == rung
 
     def _drop_recipes(self, alive: list[Recipe], scores: RungScores) -> list[Recipe]:
         answers = {recipe.name: scores.recipes[recipe.name][0] for recipe in alive}
@@ -221,69 +247,17 @@ class _Search:
                     shutil.rmtree(folder, ignore_errors=True)
 
     def _leave_out_for_time(
-        self, alive: list[Recipe], rung: int, rungs: Sequence[RungScores]
+        self, alive: Sequence[Recipe], rung: int, rungs: Sequence[RungScores]
     ) -> list[Recipe]:
-        """Keep to --minutes: recipes that the rest of the time does not allow are left out, those first that
-        scored less in the rung before. Once the rung is scored, for good."""
-        if self.state.read_scores(rung) is None:
-            self.state.leave_out([], rung)
-            if self.config.minutes is not None:
-                ranked = self._rank_for_time(alive, rung, rungs)
-                count = self._affordable_count(ranked, rung, self.config.minutes)
-                self.state.leave_out([recipe.name for recipe in ranked[count:]], rung)
-        out = [recipe for recipe in alive if self.state.left_out.get(recipe.name) == rung]
-        for recipe in out:
-            self.dropped[recipe.name] = Dropped(rung, "time", "--minutes did not allow it")
-            log_note(f"left out {recipe.name}: --minutes did not allow it")
+        """Keep to --minutes: recipes that the rest of the time does not allow are left out."""
+        gains = {recipe.name: rungs[-1].gain(recipe) for recipe in alive} if rungs else {}
+        chosen = self.time.choose_recipes(alive, rung, gains)
+        for recipe in alive:
+            if recipe not in chosen:
+                self.dropped[recipe.name] = Dropped(rung, "time", "--minutes did not allow it")
+                log_note(f"left out {recipe.name}: --minutes did not allow it")
         self.trials.tell_dropped(rung, self.dropped)
-        return [recipe for recipe in alive if recipe not in out]
-
-    def _rank_for_time(self, alive: Sequence[Recipe], rung: int, rungs: Sequence[RungScores]) -> list[Recipe]:
-        """What is trained already first, then by gain in the rung before, then as in the file."""
-
-        def rank(recipe: Recipe) -> tuple[bool, float]:
-            name = name_recipe_state(recipe, self._seeds_of(rung)[-1])
-            return self.state.trained_path(f"{name}-r{rung}") is None, -rungs[-1].gain(
-                recipe
-            ) if rungs else 0.0
-
-        return sorted(alive, key=rank)
-
-    def _affordable_count(self, ranked: Sequence[Recipe], rung: int, minutes: float) -> int:
-        """How many the time allows in a rung; before any is trained, the first one is, to know."""
-        if not self.state.training_seconds(0):
-            errors = self.trainer.train_states({name_recipe_state(ranked[0], 0): (ranked[0], 0)}, 0)
-            if errors:  # another one tells
-                return len(ranked)
-        costs = [self._recipe_seconds(recipe, rung) for recipe in ranked]
-        count = affordable_recipes(minutes, self.state.spent_sec, costs, first_rung=rung == 0)
-        log_note(
-            f"rung {rung + 1}: {len(ranked)} recipes take about {sum(costs) / 60:.0f} minutes,"
-            f" {self.state.spent_sec / 60:.1f} of {minutes:g} are spent"
-        )
-        return count
-
-    def _recipe_seconds(self, recipe: Recipe, rung: int) -> float:
-        """What is left to do of a recipe in a rung, training and scoring."""
-        seeds, rungs = self._seeds_of(rung), self.config.rungs
-        scoring = self.state.read_pace("adapter")
-        if not scoring:
-            scoring = self.state.read_pace(base_column(recipe.protocol)) * len(self.selection)
-        names = [f"{name_recipe_state(recipe, seed)}-r{rung}" for seed in seeds]
-        if all(self.state.trained_path(name) for name in names):
-            return scoring * len(seeds)
-        unit = self.state.training_seconds(0).get(f"{name_recipe_state(recipe, 0)}-r0")
-        if unit is None:
-            seconds = self.state.training_seconds(0)
-            measured = [
-                (other, seconds[key])
-                for other in self.recipes
-                if (key := f"{name_recipe_state(other, 0)}-r0") in seconds
-            ]
-            each = sum(sec for _, sec in measured) / sum(other.row_passes for other, _ in measured)
-            unit = max(each * recipe.row_passes, min(sec for _, sec in measured))
-        trained = unit * trainings_of(rung, rungs, len(seeds)) / max(self.workers.count_slots(), 1)
-        return trained + scoring * len(seeds)
+        return chosen
 
     def _final_adapters(self, winner: Recipe) -> dict[str, Path]:
         last = self.config.rungs - 1

@@ -4,7 +4,7 @@ In: an ``ImproveConfig``, recipes, results of pieces of work. Out: JSON and parq
 when its piece is done: after a kill, the same command goes on behind the last of them. Knows nothing of what
 the pieces are.
 
-    search.json      settings and recipes: another search is refused
+    search.json      settings and recipes: once something is trained, another search is refused
     state.json       trained adapters, recipes that were left out, failed or collapsed, seconds spent
     rung-N.parquet   right answers by question, one column per recipe and seed
     journal.log      the same for optuna-dashboard
@@ -13,6 +13,7 @@ the pieces are.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,15 +23,18 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.digests import describe_differences
 from kmmlu_fast.core.errors import ConfigError, RunError
-from kmmlu_fast.core.files import read_json, write_json_atomically, write_parquet_atomically
+from kmmlu_fast.core.files import read_json, remove_tree, write_json_atomically, write_parquet_atomically
 from kmmlu_fast.core.locks import Lock, acquire_lock
 from kmmlu_fast.core.table_files import read_parquet
-from kmmlu_fast.improvement.config import ImproveConfig
+from kmmlu_fast.improvement.config import ImproveConfig, compared_settings
 from kmmlu_fast.improvement.recipes import Recipe
+from kmmlu_fast.improvement.workers import newest_step
 
 IDENTITY, STATE = "search.json", "state.json"
+_WORK = ("adapters", "rows", "runs")  # where work in progress leaves signs of life
 
 
 def _identify_recipe(recipe: Recipe) -> dict[str, Any]:
@@ -44,7 +48,7 @@ class SearchState:
 
     def __init__(self, config: ImproveConfig, recipes: list[Recipe]) -> None:
         """Claim the directory. ConfigError if it holds another search, or something else."""
-        self.folder = config.output_dir
+        self.folder = config.output_dir.absolute()  # workers elsewhere may stand in another directory
         self.folder.mkdir(parents=True, exist_ok=True)
         self.lock: Lock = acquire_lock(
             self.folder / ".lock",
@@ -56,14 +60,16 @@ class SearchState:
         }
         path = self.folder / STATE
         try:
-            stored = self._claim(identity)
             self._values: dict[str, Any] = read_json(path) if path.exists() else {}
+            stored = self._claim(identity)
         except BaseException:
             self.lock.close()
             raise
         # a file in another order is the same search: of equals, the first in the stored order goes on
         self._order = {name: place for place, name in enumerate(stored.get("recipes", {}))}
+        self._count_killed_time()
         self._since = time.monotonic()
+        self.note_time()
 
     def in_stored_order(self, recipes: Sequence[Recipe]) -> list[Recipe]:
         """``recipes`` in the order in which the search began."""
@@ -73,37 +79,76 @@ class SearchState:
         path = self.folder / IDENTITY
         if path.exists():
             stored = read_json(path)
-            differences: list[str] = []
-            for part, here in identity.items():
-                there = stored.get(part)
-                differences += describe_differences(there if isinstance(there, dict) else {}, here)
-            if differences:
+            there = {part: stored[part] if isinstance(stored.get(part), dict) else {} for part in identity}
+            there["settings"] = compared_settings(there["settings"])
+            found = [describe_differences(there[part], here) for part, here in identity.items()]
+            differences = ", ".join(text for part in found for text in part)
+            if not differences:
+                return stored
+            if self._has_work():
                 raise ConfigError(
-                    f"--output-dir {self.folder}: holds another search, differing in"
-                    f" {', '.join(differences)}; give the same settings, or another directory"
+                    f"--output-dir {self.folder}: holds another search, differing in {differences}; give the"
+                    " same settings, or another directory"
                 )
-            return stored if isinstance(stored, dict) else identity
-        if any(not item.name.startswith(".lock") for item in self.folder.iterdir()):
+            log_note(
+                f"note: {self.folder}: nothing is trained yet of the search that began there, differing in"
+                f" {differences}; it begins anew"
+            )
+            self._begin_anew()
+        elif any(not item.name.startswith(".lock") for item in self.folder.iterdir()):
             raise ConfigError(
                 f"--output-dir {self.folder}: is not empty and holds no search; give a new directory"
             )
         write_json_atomically(path, identity)
         return identity
 
+    def _has_work(self) -> bool:
+        """Whether something is here that took long: an adapter, a checkpoint, reasoning that was written."""
+        folders = (self.folder / "adapters").glob("*")
+        return bool(
+            self._values.get("trained")
+            or self.read_pace("drawing")
+            or any(newest_step(folder) is not None for folder in folders)
+        )
+
+    def _begin_anew(self) -> None:
+        """Forget a search without adapters. Runs stay: they are reused only where they fit."""
+        self._values = {}
+        self._write()
+        for name in ("adapters", "rows", "weakness"):
+            remove_tree(self.folder / name)
+        for path in self.folder.glob("journal.log*"):
+            path.unlink(missing_ok=True)
+
+    def _count_killed_time(self) -> None:
+        """Count the time of an earlier command between its last note and its last sign of life. Nothing in a
+        copied directory, where all files are young.
+        """
+        noted = self._values.get("noted")
+        if noted is None or (self.folder / IDENTITY).stat().st_mtime > noted:
+            return
+        last = noted
+        for path in (path for name in _WORK for path in (self.folder / name).rglob("*")):
+            with contextlib.suppress(OSError):
+                last = max(last, path.lstat().st_mtime)
+        self._values["spent_sec"] = round(self.spent_sec + max(min(last, time.time()) - noted, 0.0), 3)
+
     def trained_path(self, key: str) -> Path | None:
         """Where the adapter of a finished training is (``key``: recipe, seed and rung); None if not done."""
         stored = self._values.get("trained", {}).get(key)
         return None if stored is None else self.folder / stored
 
-    def add_trained(self, key: str, path: Path, seconds: float) -> None:
+    def add_trained(self, key: str, path: Path, seconds: float | None) -> None:
+        """``seconds``: None for what a killed command had begun: its rest says nothing of the others."""
         self._values.setdefault("trained", {})[key] = path.relative_to(self.folder).as_posix()
-        self._values.setdefault("seconds", {})[key] = round(seconds, 1)
+        if seconds is not None:
+            self._values.setdefault("seconds", {})[key] = round(seconds, 1)
         self.note_time()
 
-    def training_seconds(self, rung: int) -> dict[str, float]:
-        """Seconds that each training took in a rung, by its key."""
-        seconds: dict[str, float] = self._values.get("seconds", {})
-        return {key: value for key, value in seconds.items() if key.endswith(f"-r{rung}")}
+    @property
+    def training_seconds(self) -> dict[str, float]:
+        """Seconds that each training took, by its key; those that a killed command had begun are left out."""
+        return dict(self._values.get("seconds", {}))
 
     @property
     def spent_sec(self) -> float:
@@ -114,6 +159,7 @@ class SearchState:
         """Count the time since the last note."""
         now = time.monotonic()
         self._values["spent_sec"] = round(self.spent_sec + now - self._since, 3)
+        self._values["noted"] = time.time()
         self._since = now
         self._write()
 
@@ -127,6 +173,15 @@ class SearchState:
     def read_pace(self, name: str) -> float:
         """Seconds for one; 0 if it was not measured."""
         return float(self._values.get("pace", {}).get(name, 0.0))
+
+    def read_limit(self) -> tuple[float | None, int | None] | None:
+        """--minutes and the number of test questions with which the confirmation began; None before that."""
+        stored = self._values.get("confirmation")
+        return None if stored is None else (stored["minutes"], stored["questions"])
+
+    def write_limit(self, minutes: float | None, questions: int | None) -> None:
+        self._values["confirmation"] = {"minutes": minutes, "questions": questions}
+        self._write()
 
     @property
     def left_out(self) -> dict[str, int]:

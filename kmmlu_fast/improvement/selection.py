@@ -13,6 +13,7 @@ from pathlib import Path
 
 import polars as pl
 
+from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.files import write_parquet_atomically
 from kmmlu_fast.core.schema import Question
@@ -23,6 +24,26 @@ from kmmlu_fast.improvement.config import ImproveConfig
 from kmmlu_fast.runs.run import Run
 
 SPLIT = "train"
+
+
+def shrink_slices(config: ImproveConfig) -> ImproveConfig:
+    """With the default slices, if they are all train questions: such as leave a quarter of them, and a note.
+    As given if the user chose one.
+    """
+    if {"selection", "weakness"} & config.model_fields_set:
+        return config
+    (source,) = find_exam_sources([DEFAULT_EXAM], config.dataset, config.dataset_revision)
+    largest = max(Counter(source.read_split(SPLIT).value["subject"]).values(), default=0)
+    if largest > config.selection + config.weakness:
+        return config
+    both = 3 * largest // 4
+    weakness = max(both // 3, 1)
+    selection = max(both - weakness, 1)
+    log_note(
+        f"note: {source.label} has at most {largest} train questions of a subject: --selection is"
+        f" {selection}, not {config.selection}, and --weakness {weakness}, not {config.weakness}"
+    )
+    return config.model_copy(update={"selection": selection, "weakness": weakness})
 
 
 def selection_question_ids(config: ImproveConfig) -> frozenset[str]:
@@ -43,7 +64,7 @@ def selection_question_ids(config: ImproveConfig) -> frozenset[str]:
 
 
 def _largest_subject(questions: Iterable[Question]) -> int:
-    return max(Counter(question.subject for question in questions).values())
+    return max(Counter(question.subject for question in questions).values(), default=0)
 
 
 def write_weakness_run(base: Run, selection: frozenset[str], folder: Path) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kmmlu_fast.command.child import run_verb
+from kmmlu_fast.command.child import find_kill_signal, run_module, run_verb
 from kmmlu_fast.command.flags import build_config
 from kmmlu_fast.contamination.config import LeakageConfig
 from kmmlu_fast.core.errors import DataError
@@ -23,6 +23,33 @@ def test_the_childs_fault_is_raised_in_its_words(tmp_path: Path) -> None:
     config = build_config(LeakageConfig, train_file=tmp_path / "none.jsonl", dataset="sample")
     with pytest.raises(DataError, match=r"none\.jsonl"):
         run_verb("leakage", config, DataError)
+
+
+def fail_in_child(statement: str) -> DataError:
+    with pytest.raises(DataError) as caught:
+        run_module(["timeit", "-n", "1", "-r", "1", f"import os, signal; {statement}"], DataError)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("statement", "number"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", signal.SIGKILL),
+        ("os.kill(os.getpid(), signal.SIGTERM)", signal.SIGTERM),
+        ("os._exit(137)", signal.SIGKILL),  # as the guard of a verb reports it
+        ("os._exit(143)", signal.SIGTERM),
+    ],
+)
+def test_a_child_that_was_ended_from_outside_is_told_apart(statement: str, number: int) -> None:
+    error = fail_in_child(statement)
+    assert find_kill_signal(error) == number
+    assert str(error) == f"timeit was ended by {signal.Signals(number).name}"
+
+
+@pytest.mark.parametrize("statement", ["os._exit(2)", "os._exit(139)", "os.abort()"])
+def test_a_child_that_fails_or_crashes_was_not_ended_from_outside(statement: str) -> None:
+    error = fail_in_child(statement)
+    assert find_kill_signal(error) == 0 and "exit code" in str(error)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux tells a child that its parent ended")

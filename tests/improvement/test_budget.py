@@ -8,6 +8,7 @@ from kmmlu_fast.improvement.budget import (
     FEWEST_QUESTIONS,
     affordable_questions,
     affordable_recipes,
+    most_checkpoints,
     trainings_of,
 )
 
@@ -38,3 +39,12 @@ def test_questions_that_fit() -> None:
     assert affordable_questions(60, 2700.0, 0.125, 3, 5) == 800
     assert affordable_questions(60, 2700.0, 0.125, 3, 0) == 2400
     assert affordable_questions(60, 5000.0, 0.125, 3, 5) == FEWEST_QUESTIONS
+
+
+@pytest.mark.parametrize(
+    ("recipes", "rungs", "keep", "seeds", "most"),
+    [(12, 2, 0.5, 2, 24), (12, 2, 0.5, 5, 36), (7, 3, 1.0, 2, 21), (6, 1, 0.5, 3, 24)],
+)
+def test_checkpoints_on_the_disk(recipes: int, rungs: int, keep: float, seeds: int, most: int) -> None:
+    """Two of each recipe that pauses; in the last rung the adapters of further seeds beside them."""
+    assert most_checkpoints(recipes, rungs, keep, seeds) == most

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from made_searches import RECIPES, FakeWorkers, make_config, make_dataset
+from made_searches import RECIPES, FakeWorkers, SlowWorkers, make_config, make_dataset
 
+from kmmlu_fast.command.flags import parse_config
 from kmmlu_fast.core.errors import ConfigError, EngineError, TrainError
 from kmmlu_fast.data import dataset
-from kmmlu_fast.improvement import scoring, search_state
-from kmmlu_fast.improvement import search as search_module
+from kmmlu_fast.improvement.config import ImproveConfig
 from kmmlu_fast.improvement.search import SearchResult, run_search
 from kmmlu_fast.improvement.search_report import search_page, write_search_report
 from kmmlu_fast.improvement.summary import summary_lines
-from kmmlu_fast.improvement.workers import TrainedPiece
 from kmmlu_fast.runs.run import Run
 from kmmlu_fast.runs.store import load_run_directory
 
@@ -128,37 +126,40 @@ def test_a_foreign_directory_is_refused(tmp_path: Path, data: Path) -> None:
         search(tmp_path, data)
 
 
-def test_slices_that_leave_nothing_are_refused(tmp_path: Path, data: Path) -> None:
+def test_a_refused_command_takes_no_directory(tmp_path: Path, data: Path) -> None:
     with pytest.raises(ConfigError, match="none is left to train on"):
         search(tmp_path, data, selection=8, weakness=4)
+    with pytest.raises(ConfigError, match="--fewshot-rival 5: "):
+        search(tmp_path, make_dataset(tmp_path / "few", dev=2), fewshot_rival=5)
+    assert not (tmp_path / "search").exists()
+
+
+def test_a_first_command_that_fails_takes_no_directory(tmp_path: Path, data: Path) -> None:
+    """A model that is mistyped, for one: the corrected command begins anew."""
+
+    class NoModel(FakeWorkers):
+        def evaluate(self, settings: dict[str, Any]) -> list[Run]:
+            raise EngineError("no such model")
+
+    with pytest.raises(EngineError, match="no such model"):
+        run_search(make_config(tmp_path, data, model="demmo"), NoModel({}, []))
+    assert search(tmp_path, data)[0].winner
+
+
+def test_the_shortest_command_for_the_packaged_sample_finds_its_sizes(tmp_path: Path) -> None:
+    words = (
+        f"--model demo --dataset sample --recipes configs/recipes/quick.yaml --output-dir {tmp_path / 'out'}"
+    )
+    config = parse_config(ImproveConfig, words.split(), "improve")
+    assert isinstance(config, ImproveConfig)
+    result = run_search(config, FakeWorkers({}, []))
+    assert len(next(iter(result.rungs[0].base.values()))) == 90 and result.winner
 
 
 def test_minutes_leave_recipes_out_and_say_so(tmp_path: Path, data: Path) -> None:
     result, log = search(tmp_path, data, minutes=1e-9)
     assert sum(entry.endswith("0.5") for entry in log) == 1  # one trained in the first rung
     assert sum(why.kind == "time" for why in result.dropped.values()) == 5
-
-
-class SlowWorkers(FakeWorkers):
-    """A training of the first rung takes ``training_sec``, by a clock that only work moves."""
-
-    training_sec = 60.0
-
-    def __init__(self, skill: dict[str, float], log: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-        super().__init__(skill, log)
-        self.clock = 0.0
-        for module in (search_state, search_module, scoring):
-            monkeypatch.setattr(module.time, "monotonic", lambda: self.clock)
-
-    def evaluate(self, settings: dict[str, Any]) -> list[Run]:
-        runs = super().evaluate(settings)
-        self.clock += 0.01 * sum(len(run.frame) for run in runs)
-        return runs
-
-    def train(self, pieces: Sequence[dict[str, Any]]) -> Iterator[TrainedPiece]:
-        for piece in super().train(pieces):
-            self.clock += self.training_sec
-            yield replace(piece, seconds=self.training_sec)
 
 
 def test_where_the_time_ends_the_better_recipes_go_on(

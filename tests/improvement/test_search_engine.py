@@ -99,7 +99,7 @@ def test_a_killed_search_ends_with_a_confirmed_winner(tmp_path: Path) -> None:
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as first:
-        while not state.exists() and first.poll() is None:
+        while first.poll() is None and not (state.exists() and '"trained"' in state.read_text()):
             time.sleep(0.2)
         first.send_signal(signal.SIGKILL)
     trained = set(json.loads(state.read_text())["trained"])

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
+from made_searches import make_dataset
 
 from kmmlu_fast.command.flags import build_config, parse_config
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.data import dataset
 from kmmlu_fast.improvement.config import ImproveConfig
-from kmmlu_fast.improvement.selection import selection_question_ids
+from kmmlu_fast.improvement.selection import selection_question_ids, shrink_slices
 
 
 def make_config(**settings) -> ImproveConfig:
@@ -38,3 +40,22 @@ def test_the_example_of_the_help_for_the_packaged_sample_leaves_rows_to_train_on
     (example,) = [line for line in ImproveConfig.examples if "sample" in line]
     config = parse_config(ImproveConfig, example.split(), "improve")
     assert isinstance(config, ImproveConfig) and selection_question_ids(config)
+
+
+@pytest.mark.parametrize(("rows", "sizes"), [(3, (1, 1)), (4, (2, 1)), (30, (15, 7)), (31, (20, 10))])
+def test_default_slices_leave_rows_of_a_small_train_split(
+    tmp_path: Path, rows: int, sizes: tuple[int, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    data = str(make_dataset(tmp_path / "kmmlu", rows=rows))
+    config = build_config(ImproveConfig, recipes="unread.yaml", dataset=data)
+    with caplog.at_level("INFO", "kmmlu_fast"):
+        shrunk = shrink_slices(config)
+    assert (shrunk.selection, shrunk.weakness) == sizes and selection_question_ids(shrunk)
+    is_said = f"--selection is {sizes[0]}, not 20, and --weakness {sizes[1]}, not 10" in caplog.text
+    assert is_said == (rows < 31)
+
+
+def test_slices_that_were_given_are_not_changed() -> None:
+    for given in ({"selection": 20}, {"weakness": 10}):
+        config = make_config(**given)
+        assert shrink_slices(config) is config

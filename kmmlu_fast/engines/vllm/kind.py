@@ -29,9 +29,11 @@ def open_vllm(
 
 def vllm_option_problem(options: EngineOptions) -> str:
     """Why the installed vLLM does not take these options, or ""."""
+    if options.ray_address or options.quantization is None:
+        return ""
     from kmmlu_fast.engines.vllm.device_arguments import quantization_problem
 
-    return "" if options.ray_address else quantization_problem(options.quantization)
+    return quantization_problem(options.quantization)
 
 
 def _swap_problem(options: EngineOptions) -> str:
