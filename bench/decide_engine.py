@@ -26,13 +26,15 @@ from kmmlu_fast.runs.metrics import Speed
 from kmmlu_fast.runs.run import Run
 from kmmlu_fast.runs.store import load_run_directory
 
+_EVAL = ("-m", "kmmlu_fast.eval", "--no-warm-engine")
+
 
 def measure(flags: list[str], margin: float, folder: Path) -> dict[str, Any]:
     """``eval`` until decided and then to the end, in one directory; ``flags``: model, adapter, dataset,
     limit.
     """
     out = folder / "runs"
-    base = ["-m", "kmmlu_fast.eval", *flags, "--output-dir", str(out)]
+    base = [*_EVAL, *flags, "--output-dir", str(out)]
     early_sec = _timed([*base, "--until-decided", "--margin", str(margin)])
     early = _runs(out)
     rest_sec = _timed(base)
@@ -66,7 +68,7 @@ def measure_orders(
     ``flags``: model, dataset, limit. ``finished``: an output directory of ``eval``; where it does not hold
     the base's whole pass, that is asked first. ``by_order`` holds means over the seeds.
     """
-    command = ["-m", "kmmlu_fast.eval", *flags, "--output-dir"]
+    command = [*_EVAL, *flags, "--output-dir"]
     note("decide: the base's whole pass")
     base_sec = _timed([*command, str(finished)])
     by_seed = []

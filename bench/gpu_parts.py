@@ -308,7 +308,7 @@ def evaluate_served_and_merged(config: PartConfig) -> dict[str, Any]:
         ]
         words += ["--adapter-mode", mode, "--output-dir", str(output)]
         began = time.monotonic()
-        run_command(["kmmlu_fast.eval", *words])
+        run_command(["kmmlu_fast.eval", "--no-warm-engine", *words])
         seconds[f"{mode}_sec"] = round(time.monotonic() - began, 1)
     served, merged = map(letters_of_run, outputs)
     return {**seconds, "served_merged": compare(served, merged)}

@@ -139,7 +139,7 @@ def timed_eval(words: list[str], output: Path) -> tuple[float, list[Run]]:
     """Seconds of one ``kmmlu_fast.eval``, and its runs, the base first. EngineError if it fails."""
     began = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-m", "kmmlu_fast.eval", *words, "--output-dir", str(output)],
+        [sys.executable, "-m", "kmmlu_fast.eval", "--no-warm-engine", *words, "--output-dir", str(output)],
         env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
@@ -184,6 +184,7 @@ def measure_ours(config: JudgeConfig, folder: Path) -> dict[str, Any]:
     nulls = config.adapters - config.better
     planted = run_child(["bench.planting", *flags, "--nulls", str(nulls), "--better", str(config.better)])
     words = ["--model", config.model, "--dataset", config.exam, "--limit-mode", "first"]
+    words += ["--dtype", PeersConfig().dtype]  # as the peers compute
     words += ["--limit", str(config.limit)] if config.limit else []
     for path in planted["adapters"]:
         words += ["--adapter", path]

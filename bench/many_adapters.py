@@ -144,7 +144,7 @@ def measure_many(config: ManyConfig, folder: Path) -> dict[str, Any]:
     ]
     (folder / "data").mkdir()
     dataset = str(enlarge(config.dataset_name(), config.questions, folder / "data", distinct=True))
-    flags = {"model": config.model, "dataset": dataset, "adapter_mode": "swap"}
+    flags = {"model": config.model, "dataset": dataset, "adapter_mode": "swap", "warm_engine": False}
 
     def evaluate(count: int, output: str, **more: Any) -> list[Run]:
         chosen = {**flags, "adapter": paths[:count], "output_dir": folder / output, **more}

@@ -59,7 +59,7 @@ def whole_commands(
     with tempfile.TemporaryDirectory() as out:
         for name, words in commands.items():
             note(f"whole command: {name}")
-            own = ["--output-dir", out] if name.startswith("kmmlu") else []
+            own = ["--output-dir", out, "--no-warm-engine"] if name.startswith("kmmlu") else []
             module = name.split(" ", maxsplit=1)[0]
             sec, cpu_sec = _timed([sys.executable, "-m", module, *words, *own], ours if own else env)
             rows.append(

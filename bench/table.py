@@ -1,10 +1,10 @@
 """The table of docs/performance.md, the simulations' tables of docs/statistics.md and docs/howto/recipes.md,
 and the speeds of both READMEs, made from recorded results: ``python -m bench.table``.
 
-In: bench/results/*.json (the newest entry of each benchmark counts; ``--kind`` picks a kind of machine). Out:
-the lines between the two markers in each file, replaced; ``--check`` only says whether they are what the
-records give. A line stands only where its record does: nothing is typed by hand. Knows nothing of how
-anything is measured.
+In: bench/results/*.json (the newest entry of each benchmark counts; ``--kind`` picks a kind of machine, for
+the READMEs it is always two CPU cores). Out: the lines between the two markers in each file, replaced;
+``--check`` only says whether they are what the records give. A line stands only where its record does:
+nothing is typed by hand. Knows nothing of how anything is measured.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ class TableConfig(Config):
     )
 
 
-def read_entries(files: list[Path]) -> dict[str, Entry]:
-    """The newest entry of each benchmark; peers by number of exemplars. ConfigError for a file
-    that is no record.
+def read_entries(files: list[Path], counts: Callable[[Entry], bool] = lambda entry: True) -> dict[str, Entry]:
+    """The newest entry of each benchmark, of those that count; peers by number of exemplars. ConfigError for
+    a file that is no record.
     """
     newest: dict[str, Entry] = {}
     for path in files:
@@ -73,12 +73,18 @@ def read_entries(files: list[Path]) -> dict[str, Entry]:
             entries = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path}: is no file of results ({error})") from error
-        for entry in entries:
+        for entry in filter(counts, entries):
             for name in _names(entry):
                 before = newest.get(name)
                 if before is None or _replaces(entry, before, name):
                     newest[name] = entry
     return newest
+
+
+def _is_of_two_cores(entry: Entry) -> bool:
+    """Whether it was measured where the READMEs' speeds are said to be: "on two CPU cores"."""
+    device: Entry = entry["device"]
+    return bool(device["kind"] == "cpu" and device["cores"] == 2)
 
 
 def _replaces(entry: Entry, before: Entry, name: str) -> bool:
@@ -484,8 +490,9 @@ def main(argv: list[str] | None = None) -> int:
             made[config.statistics] = render_soundness(entries["soundness"])
         if "recipes" in entries:
             made[config.recipes] = render_recipes(entries["recipes"])
-        for path in config.readmes:
-            made[path] = readme_lines(entries, "ko" if path.name.endswith(".ko.md") else "en")
+        two_cores = read_entries(files, _is_of_two_cores)  # of whatever --kind
+        for path in config.readmes if two_cores else ():
+            made[path] = readme_lines(two_cores, "ko" if path.name.endswith(".ko.md") else "en")
         for path, lines in made.items():
             text = path.read_text(encoding="utf-8")
             fresh = replaced(text, lines)

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Set up and run the main job whole: the demo model on the packaged sample, on any machine, without a model hub.
-#   bash scripts/demo.sh [--open] [further flags of python -m kmmlu_fast.eval]     --open: show the report in the browser
+#   bash scripts/demo.sh [cpu|gpu] [--open] [further flags of python -m kmmlu_fast.eval]     --open: show the report in the browser
 set -euo pipefail
 cd "$(dirname "$0")/.."
+kind=()
+case "${1:-}" in cpu | gpu) kind=("$1"); shift ;; esac
 flags=() show=() runs=runs before=""
 for word in "$@"; do
   if [ "$word" = --open ]; then show=(--open); else flags+=("$word"); fi
@@ -12,7 +14,12 @@ for word in "$@"; do
 done
 
 began=$SECONDS
-bash scripts/setup.sh demo
+bash scripts/setup.sh ${kind[@]+"${kind[@]}"} demo
+# Beside a card that the CPU set cannot use, engines want to be told that the CPU is meant.
+if [ "$(cat .venv/.kind)" = cpu ] && command -v nvidia-smi >/dev/null 2>&1; then
+  echo "demo: .venv holds the cpu set, so the CPU computes"
+  export CUDA_VISIBLE_DEVICES=-1
+fi
 setup_sec=$((SECONDS - began))
 
 began=$SECONDS

@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # The whole loop in stage order: baseline, sampling, training, evaluation, comparison. Killed, it continues where it was.
-#   bash scripts/reproduce.sh [OUT]          the demo model on the packaged sample (under 20 minutes on two cores)
-#   bash scripts/reproduce.sh --full [OUT]   skt/A.X-4.0-Light on KMMLU (a GPU and the hub; KMMLU_DATASET names a local copy)
+#   bash scripts/reproduce.sh [cpu|gpu] [OUT]   the demo model on the packaged sample (under 20 minutes on two cores)
+#   bash scripts/reproduce.sh --full [OUT]      skt/A.X-4.0-Light on KMMLU (a GPU and the hub; KMMLU_DATASET names a local copy)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 full=""
 if [ "${1:-}" = --full ]; then full=yes; shift; fi
-case "${1:-}" in -*) echo "error: reproduce.sh $1: allowed are --full and an output directory" >&2; exit 2 ;; esac
+kind=()
+case "${1:-}" in cpu | gpu) kind=("$1"); shift ;; esac
+case "${1:-}" in -*) echo "error: reproduce.sh $1: allowed are --full, cpu or gpu, and an output directory" >&2; exit 2 ;; esac
 if [ -n "$full" ]; then
   out="${1:-out/reproduce-full}" model=skt/A.X-4.0-Light dataset="${KMMLU_DATASET:-HAERAE-HUB/KMMLU}"
   size=500 train_config=configs/train.yaml weakness_limit=20 setup=()
@@ -16,7 +18,14 @@ else
   size=120 train_config=configs/train_demo.yaml weakness_limit=2 setup=(demo)
 fi
 python="${KMMLU_VENV:-.venv}/bin/python"
-[ -n "${KMMLU_VENV:-}" ] || bash scripts/setup.sh "${setup[@]}"
+if [ -z "${KMMLU_VENV:-}" ]; then
+  bash scripts/setup.sh ${kind[@]+"${kind[@]}"} ${setup[@]+"${setup[@]}"}
+  # Beside a card that the CPU set cannot use, engines want to be told that the CPU is meant.
+  if [ "$(cat .venv/.kind)" = cpu ] && command -v nvidia-smi >/dev/null 2>&1; then
+    echo "reproduce: .venv holds the cpu set, so the CPU computes"
+    export CUDA_VISIBLE_DEVICES=-1
+  fi
+fi
 
 stage() { echo; echo "== $1 =="; began=$SECONDS; }
 took() { echo "-- $((SECONDS - began)) s"; }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Set up .venv with the pinned packages: by uv where it is on PATH or in .venv (KMMLU_UV=0: not), else by pip. Idempotent: what is installed is not installed again.
-#   bash scripts/setup.sh [cpu|gpu] [demo] [dev] [bench] [docs] [checks] [ship] [improve]     without cpu or gpu: gpu where nvidia-smi finds one, else cpu
+#   bash scripts/setup.sh [cpu|gpu] [demo] [dev] [bench] [docs] [checks] [ship] [improve] [release]     without cpu or gpu: the one that .venv holds, else gpu where nvidia-smi finds a card
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -9,48 +9,92 @@ extras=()
 for word in "$@"; do
   case "$word" in
     cpu | gpu) kind="$word" ;;
-    demo | dev | bench | docs | checks | ship | improve) extras+=("$word") ;;
-    *) echo "error: setup.sh $word: allowed are cpu, gpu, demo, dev, bench, docs, checks, ship, improve" >&2; exit 2 ;;
+    demo | dev | bench | docs | checks | ship | improve | release) extras+=("$word") ;;
+    *) echo "error: setup.sh $word: allowed are cpu, gpu, demo, dev, bench, docs, checks, ship, improve, release" >&2; exit 2 ;;
   esac
 done
+# The set that .venv holds, or was begun with; .installed-* alone are of earlier set-ups.
+begun=$(cat .venv/.kind 2>/dev/null || true) held=""
+for one in cpu gpu; do if [ -e ".venv/.installed-$one" ] || [ "$begun" = "$one" ]; then held="$one"; fi; done
+if [ -z "$kind" ] && [ -n "$held" ]; then kind="$held"; fi
 if [ -z "$kind" ]; then
   echo "setup: looking for an NVIDIA card (name cpu or gpu to decide yourself)"
   if command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU; then kind=gpu; else kind=cpu; fi
 fi
 
-python=""
-wanted="3.12 3.11"
-[ "$kind" = cpu ] && wanted="3.11 3.12 3.13"
-for candidate in ${KMMLU_PYTHON:-} $(printf 'python%s ' $wanted) python3; do
-  if "$candidate" -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1; then
-    python="$candidate"
-    break
-  fi
+pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
+has_pip() { [ -x .venv/bin/python ] && pip --version >/dev/null 2>&1; }
+if [ "$kind" = gpu ]; then last=3.12 wanted="3.12 3.11"; else last=3.13 wanted="3.11 3.12 3.13"; fi
+need="Python 3.11 to $last with venv and ensurepip (on Debian and Ubuntu the package python3-venv, or python3.11-venv and the like)"
+
+# fits PYTHON MODULES: whether the set is for its version, and it has the modules
+fits() {
+  "$1" -c "import sys, $2; sys.exit(not (3, 11) <= sys.version_info[:2] <= (${last/./, }))" >/dev/null 2>&1
+}
+
+python="${KMMLU_PYTHON:-}"
+if [ -n "$python" ] && ! fits "$python" "venv, ensurepip"; then
+  echo "error: KMMLU_PYTHON=$python: the $kind set needs $need; name such a one, or leave the variable out" >&2
+  exit 2
+fi
+if [ -z "$python" ] && has_pip; then python=.venv/bin/python; fi # there is none to be made
+for candidate in $(printf 'python%s ' $wanted) python3; do
+  if [ -z "$python" ] && fits "$candidate" "venv, ensurepip"; then python="$candidate"; fi
 done
 if [ -z "$python" ]; then
-  echo "error: no Python 3.11 to 3.13 with venv found; install one, or name it: KMMLU_PYTHON=/path/to/python3.11 bash scripts/setup.sh" >&2
+  echo "error: no $need found; install one, or name it: KMMLU_PYTHON=/path/to/python3.11 bash scripts/setup.sh" >&2
   exit 2
 fi
 
 # Before anything is downloaded: disk, CPU or card, driver, compiler. Stops with the reason.
 "$python" -m kmmlu_fast.machine.preflight "$kind" || exit 2
-for other in cpu gpu; do
-  if [ "$other" != "$kind" ] && [ -e ".venv/.installed-$other" ]; then
-    echo "error: .venv holds the $other set, and the two do not mix: rm -rf .venv && bash scripts/setup.sh $*" >&2
-    exit 2
-  fi
-done
+if [ -n "$held" ] && [ "$held" != "$kind" ]; then
+  echo "error: .venv holds the $held set, or a part of it, and the two do not mix: rm -rf .venv && bash scripts/setup.sh $*" >&2
+  exit 2
+fi
 
-pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
-
-if [ ! -x .venv/bin/python ]; then
+# make_venv [--clear]
+make_venv() {
   echo "setup: creating .venv with $("$python" --version)"
-  "$python" -m venv .venv
+  rm -f .venv/.installed-* .venv/.compiled # of one whose Python is gone
+  "$python" -m venv "$@" .venv
   if ! .venv/bin/python -c 'import pip, sys; sys.exit(int(pip.__version__.split(".")[0]) < 26)'; then
     pip install -qq --no-deps --no-compile --require-hashes -r requirements/pip.txt ||
       echo "setup: the pip of requirements/pip.txt was not installed, for pip's reason above; Python's own takes longer"
   fi
+}
+
+# holds_packages: whether .venv holds more than a fresh environment, whole or not
+holds_packages() {
+  local place
+  for place in .venv/lib/python3.*/site-packages/*; do
+    case "${place##*/}" in
+      '*' | pip | pip-* | '~'* | setuptools | setuptools-* | _distutils_hack | distutils-precedence.pth | _virtualenv.* | __pycache__) ;;
+      *) return 0 ;;
+    esac
+  done
+  return 1
+}
+
+if [ ! -x .venv/bin/python ]; then
+  make_venv
+elif ! has_pip; then # set-up was interrupted, or another program made it without (uv venv)
+  if ! holds_packages; then
+    echo "setup: .venv has no pip that runs, and no packages"
+    make_venv --clear
+  elif ! .venv/bin/python -m ensurepip --upgrade >/dev/null 2>&1 || ! has_pip; then
+    echo "error: .venv holds packages and no pip that runs: rm -rf .venv && bash scripts/setup.sh $*" >&2
+    exit 2
+  fi
 fi
+if ! fits .venv/bin/python os; then
+  echo "error: .venv is $(.venv/bin/python --version), and the $kind set needs 3.11 to $last: rm -rf .venv && bash scripts/setup.sh $*" >&2
+  exit 2
+fi
+if [ "$("$python" --version)" != "$(.venv/bin/python --version)" ]; then
+  echo "setup: .venv is kept, $(.venv/bin/python --version); for another: rm -rf .venv"
+fi
+echo "$kind" >.venv/.kind # before the first package: an interrupted set is one, too
 
 # uv_install FILE: the hashed set by uv, which takes less time than pip. Fails where there is no uv, or uv would not do as pip is
 # configured to, or did not manage: pip then installs the same set, and says what is wrong if it is the set.
@@ -66,14 +110,14 @@ uv_install() {
   }
 }
 
-# meanwhile WHAT COMMAND...: a word every eight seconds while a quiet command runs
+# meanwhile WHAT COMMAND...: a word every eight seconds while a quiet command runs. Only this shell holds the other end of the pipe,
+# so that the words end with it, however it ends.
 meanwhile() {
-  local what="$1" began=$SECONDS failed=""
+  local what="$1" began=$SECONDS failed="" held_open
   shift
-  (while sleep 8 >/dev/null 2>&1; do echo "setup: $what, $((SECONDS - began)) s"; done) &
-  local ticker=$!
-  "$@" || failed=yes
-  kill "$ticker" 2>/dev/null || true
+  exec {held_open}> >(while read -r -t 8; [ $? -gt 128 ]; do echo "setup: $what, $((SECONDS - began)) s"; done)
+  "$@" {held_open}>&- || failed=yes
+  exec {held_open}>&-
   [ -z "$failed" ]
 }
 

@@ -205,6 +205,8 @@ def make_result(
         questions=500,
         base=0.4,
         gains={"best-s0": ChangeInterval(0.02, 0.01, 0.03)},
+        questions_by_adapter={"best-s0": 500},
+        base_by_adapter={"best-s0": 0.4},
         verdicts={"best-s0": "better"},
         effect=None,
         rival=rival,

@@ -49,7 +49,7 @@ TESTED_ELSEWHERE = {
         "shipping/config shipping/llama_tools shipping/papers shipping/source shipping/stops shipping/tensors"
     ),
     "through evaluations (tests/evaluation/test_session.py, early_stopping/test_*.py)": (
-        "evaluation/plan evaluation/questions evaluation/model_states"
+        "evaluation/questions evaluation/model_states"
         " evaluation/early_stopping/passes"
         " evaluation/early_stopping/record"
     ),
@@ -82,8 +82,7 @@ TESTED_ELSEWHERE = {
         " reporting/wording/verdict"
     ),
     "through searches (tests/improvement/test_search.py, test_search_engine.py)": (
-        "improvement/collapse improvement/config improvement/rungs"
-        " improvement/scoring improvement/search_report"
+        "improvement/collapse improvement/rungs improvement/scoring"
     ),
     "through adapters of every kind (tests/models/test_adapter_kinds.py)": "models/adapter_features",
     "through its door (tests/doors/test_plan_door.py)": "reporting/terminal/question_plan",

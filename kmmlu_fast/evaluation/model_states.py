@@ -6,7 +6,6 @@ store together.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +23,16 @@ from kmmlu_fast.engines.kind import find_engine_kind
 from kmmlu_fast.engines.protocol import Engine
 from kmmlu_fast.evaluation import adapter_probe, reuse, runner
 from kmmlu_fast.evaluation.config import EvalConfig
-from kmmlu_fast.evaluation.open_engines import EngineManager, EngineOpener, make_engine_opener
+from kmmlu_fast.evaluation.open_engines import (
+    EngineManager,
+    EngineOpener,
+    choose_leading_plan,
+    make_engine_opener,
+)
 from kmmlu_fast.evaluation.plan import EvalPlan, make_eval_plans
 from kmmlu_fast.evaluation.run_names import run_directory_name
 from kmmlu_fast.machine.extras import require_modules
+from kmmlu_fast.models.changes import check_adapter_unchanged
 from kmmlu_fast.prompting.unfinished_thoughts import describe_unfinished_thoughts
 from kmmlu_fast.runs.layout import is_complete_run
 from kmmlu_fast.runs.metrics import Metrics
@@ -41,17 +46,17 @@ def evaluate_model_states(config: EvalConfig, open_engine: EngineOpener | None) 
         modules = find_engine_kind(config.engine).requires(config)
         require_modules(f"evaluation (--engine {config.engine})", "transformers", *modules)
     with report_wait("reading questions and tokenizer"):
-        plans = _plan_all_protocols(config)
+        plans = make_eval_plans(config)
     notes = list(dict.fromkeys(text for plan in plans for text in plan.notes))
     for text in notes:
         log_note(f"note: {text}")
-    first = plans[0]
+    leading = choose_leading_plan(plans)
     if open_engine is None:
-        open_engine = make_engine_opener(first)
-    engine = EngineManager(first, open_engine)
+        open_engine = make_engine_opener(leading)
+    engine = EngineManager(leading, open_engine)
     sessions = [_ExamSession(plan, engine, len(config.exam) > 1) for plan in plans]
     try:
-        states: list[Adapter | None] = [*([] if config.no_base else [None]), *first.adapters]
+        states: list[Adapter | None] = [*([] if config.no_base else [None]), *leading.adapters]
         if config.may_stop:
             if config.order == "adaptive":  # it is drawn from the base's margins on all questions
                 for session in sessions:
@@ -75,13 +80,6 @@ def _run_states(sessions: list[_ExamSession], states: list[Adapter | None]) -> l
         for exam_runs, session in zip(runs, sessions, strict=True):
             exam_runs.append(session.run_state(adapter))
     return [run for exam_runs in runs for run in exam_runs]
-
-
-def _plan_all_protocols(config: EvalConfig) -> list[EvalPlan]:
-    """The plans of every protocol, each with its exams; one engine answers them all."""
-    plans = [plan for each in config.by_protocol() for plan in make_eval_plans(each)]
-    longest = max(plan.max_model_len for plan in plans)
-    return [replace(plan, max_model_len=longest) for plan in plans]
 
 
 def _run_early_stopping(sessions: list[_ExamSession], states: list[Adapter | None]) -> list[Run]:
@@ -179,6 +177,7 @@ class _ExamSession:
         if adapter and base_probe is not None:
             served = adapter if self.serves_adapter(adapter) else None
             shift = adapter_probe.measure_adapter_shift(adapter, base_probe, self._probe(engine, served))
+            check_adapter_unchanged(adapter)  # a served one was read for the first of these requests
             log_note(
                 f"{name}: applied, largest log-probability shift {shift['largest_nats']:.4f} nats on"
                 f" {shift['probes']} probes"

@@ -1,13 +1,13 @@
 """Opens engines, one at a time: one for the base and all served or swapped adapters, one per merged copy.
 
-In: a plan and a function that opens engines. Out: an engine that answers as a model state. Knows nothing of
+In: plans and a function that opens engines. Out: an engine that answers as a model state. Knows nothing of
 questions or run directories.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kmmlu_fast.core.console import log_note
@@ -17,6 +17,7 @@ from kmmlu_fast.engines.protocol import Engine, SwappingEngine
 from kmmlu_fast.evaluation.adapter_mode import Mode, choose_adapter_mode
 from kmmlu_fast.evaluation.plan import EvalPlan
 from kmmlu_fast.models import merging
+from kmmlu_fast.models.changes import check_adapter_unchanged, check_model_unchanged
 
 EngineOpener = Callable[[list[Adapter], int, str | None], Engine]
 
@@ -34,7 +35,13 @@ def make_engine_opener(plan: EvalPlan) -> EngineOpener:
     def open_engine(adapters: list[Adapter], max_model_len: int, path: str | None) -> Engine:
         def start_here() -> Engine:
             log_note(f"engine: starting {config.engine} for {Path(path or model.path).name}")
-            return factory.open_engine(config, model, adapters, max_model_len, path)
+            engine = factory.open_engine(config, model, adapters, max_model_len, path)
+            try:
+                check_model_unchanged(model)  # also where it takes over from a warm engine
+            except BaseException:
+                engine.close()
+                raise
+            return engine
 
         if config.warm_engine and (folder := find_socket_folder()):
             identity = identify_engine(config, model, adapters, max_model_len, path)
@@ -44,6 +51,15 @@ def make_engine_opener(plan: EvalPlan) -> EngineOpener:
         return start_here()
 
     return open_engine
+
+
+def choose_leading_plan(plans: Sequence[EvalPlan]) -> EvalPlan:
+    """The plan whose config opens the engine of all: the first that samples, else the first that generates
+    texts, which an engine set up for less does slowly or not at all; else the first.
+    """
+    return max(
+        plans, key=lambda plan: (plan.config.temperature > 0, plan.config.output_type != "multiple_choice")
+    )
 
 
 def _note_mode(adapter: Adapter, mode: Mode, reason: str) -> None:
@@ -91,11 +107,14 @@ class EngineManager:
             began = time.monotonic()
             try:
                 engine.swap(adapter)
+                check_model_unchanged(self.plan.model)  # of which the changed layers were read again
                 if adapter:
                     seconds = time.monotonic() - began
                     log_note(f"{adapter.name}: written into the running engine in {seconds:.1f} s")
                 return engine
             except AdapterError as error:  # the engine holds the base again
+                if adapter:
+                    check_adapter_unchanged(adapter)  # or its new weights would be merged instead
                 reason = str(error)
         if adapter is None:
             return engine

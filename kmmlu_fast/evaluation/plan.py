@@ -1,9 +1,9 @@
 """Everything that is decided before an engine starts: questions, exemplars, model, adapters, method, token
 ids, fingerprint.
 
-In: an ``EvalConfig``. Out: one ``EvalPlan`` per exam, the same for the base and all adapters. Every fault of
-the input is reported here, within a second. Prompts are tokenised in the background while the engine starts.
-Knows nothing of engines or run directories.
+In: an ``EvalConfig``. Out: one ``EvalPlan`` per protocol and exam, the same for the base and all adapters.
+Every fault of the input is reported here, within a second. Prompts are tokenised in the background while the
+engine starts. Knows nothing of engines or run directories.
 """
 
 from __future__ import annotations
@@ -78,8 +78,9 @@ class EvalPlan:
 
 def make_eval_plan(config: EvalConfig) -> EvalPlan:
     """The plan of a single exam; see ``make_eval_plans``. ConfigError if the config has several."""
-    if len(config.exam) > 1:
-        raise ConfigError(f"--exam {', '.join(config.exam)}: give one exam here")
+    for flag, names in (("exam", config.exam), ("protocols", config.protocols)):
+        if len(names) > 1:
+            raise ConfigError(f"--{flag} {', '.join(names)}: give one {flag.removesuffix('s')} here")
     (plan,) = make_eval_plans(config)
     return plan
 
@@ -87,20 +88,39 @@ def make_eval_plan(config: EvalConfig) -> EvalPlan:
 def make_eval_plans(config: EvalConfig) -> list[EvalPlan]:
     """Read, check and render everything before an engine starts; tokens follow in the background.
 
-    Returns one plan per exam. All have the same ``max_model_len``, so one engine answers them all.
+    Returns one plan per protocol and exam. All have the same ``max_model_len`` and what the engine decides by
+    the number of questions, so one engine answers them all.
     """
+    drafts = [_draft_plans(each) for each in config.by_protocol()]
+    plans = [plan for draft in _choose_for_questions(drafts) for plan in _finish_plans(draft)]
+    longest = max(plan.max_model_len for plan in plans)
+    return [replace(plan, max_model_len=longest) for plan in plans]
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """One protocol's exams, before it is known what the engine does with all protocols' questions."""
+
+    config: EvalConfig
+    question_sets: list[EvalQuestions]
+    model: Model
+    notes: list[str]
+
+
+def _draft_plans(config: EvalConfig) -> _Draft:
     config = take_base_from_adapters(config)
     _check_local_files(config)
     question_sets = load_eval_questions(config)
     model = models.resolve_model(config.model, config.revision, config.trust_remote_code)
-    config, type_note = resolve_compute_type(config, model)
-    config, mode_note = _choose_for_questions(config, sum(len(one.questions) for one in question_sets))
-    type_notes = [note for note in (type_note, mode_note) if note]
+    config, note = resolve_compute_type(config, model)
+    return _Draft(config, question_sets, model, [note] if note else [])
+
+
+def _finish_plans(draft: _Draft) -> list[EvalPlan]:
+    config, model = draft.config, draft.model
     adapters = load_adapters(config.adapter, model, adapter_loading_mode(config))
     chat = choose_chat_settings(config, model, adapters, open_tokenizer(model))
-    plans = [_plan_exam(config, one, model, adapters, chat, type_notes) for one in question_sets]
-    longest = max(plan.max_model_len for plan in plans)
-    return [replace(plan, max_model_len=longest) for plan in plans]
+    return [_plan_exam(config, one, model, adapters, chat, draft.notes) for one in draft.question_sets]
 
 
 def _check_local_files(config: EvalConfig) -> None:
@@ -211,17 +231,27 @@ def _probe_token_ids(rendered: list[list[Prompt]], tokenizer: Any) -> list[list[
     return encode_prompts(tokenizer, [prompts[0] for prompts in some])
 
 
-def _choose_for_questions(config: EvalConfig, questions: int) -> tuple[EvalConfig, str]:
-    """The config with what the engine decides by the number of questions, and a note about it. All questions
-    count, answered ones too: a continued run decides as before.
+def _choose_for_questions(drafts: list[_Draft]) -> list[_Draft]:
+    """The drafts with what the engine decides by the number of questions: once, for one engine answers them
+    all. Every question that may be asked counts, answered ones too: a continued run decides as before.
     """
-    chosen, note = find_engine_kind(config.engine).choose_for_questions(
-        config,
-        questions,
-        letters=config.output_type == "multiple_choice",
-        adapters=bool(config.adapter),
+    first = drafts[0].config
+    chosen, note = find_engine_kind(first.engine).choose_for_questions(
+        first,
+        sum(_most_asked(draft.config, one) for draft in drafts for one in draft.question_sets),
+        letters=all(draft.config.output_type == "multiple_choice" for draft in drafts),
+        adapters=bool(first.adapter),
     )
-    return config.model_copy(update=chosen), note
+    notes = [note] if note else []
+    return [
+        replace(draft, config=draft.config.model_copy(update=chosen), notes=[*draft.notes, *notes])
+        for draft in drafts
+    ]
+
+
+def _most_asked(config: EvalConfig, exam: EvalQuestions) -> int:
+    """How many of an exam's questions may be asked at most."""
+    return min(len(exam.questions), config.questions or config.max_questions or len(exam.questions))
 
 
 def _needed_context_tokens(needed: int, model: Model) -> int:

@@ -74,7 +74,7 @@ def preview_evaluation(config: EvalConfig) -> EvalPreview:
     config = take_base_from_adapters(config)
     facts = find_model_facts(config.model)
     try:
-        plans = [plan for each in config.by_protocol() for plan in make_eval_plans(each)]
+        plans = make_eval_plans(config)
     except (ModelError, InstallError) as error:
         if facts is None:
             raise

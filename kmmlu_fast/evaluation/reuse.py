@@ -19,13 +19,12 @@ from kmmlu_fast.core.errors import KmmluError
 from kmmlu_fast.core.files import read_json, write_json_atomically
 from kmmlu_fast.core.reading import expand_path
 from kmmlu_fast.core.schema import Adapter
-from kmmlu_fast.evaluation.adapter_mode import adapter_loading_mode
 from kmmlu_fast.evaluation.config import EvalConfig
 from kmmlu_fast.evaluation.questions import question_source_digests
 from kmmlu_fast.machine import environment, gpus
 from kmmlu_fast.machine.environment import code_digest
 from kmmlu_fast.machine.host import best_cpu_dtype
-from kmmlu_fast.models.adapters import ADAPTER_CARD, load_adapters
+from kmmlu_fast.models.adapter_files import ADAPTER_CARD
 from kmmlu_fast.models.chat_files import CHAT_FILES
 from kmmlu_fast.models.generation_defaults import read_sampling_defaults
 from kmmlu_fast.models.model import Model, resolve_model
@@ -70,7 +69,7 @@ def _reuse_record_path(config: EvalConfig) -> Path:
 def _reuse_key_parts(config: EvalConfig) -> dict[str, Any]:
     """Everything that prompts, answers and run names depend on. Raises the same KmmluErrors as a new run."""
     model = resolve_model(config.model, config.revision, config.trust_remote_code)
-    adapters = load_adapters(config.adapter, model, adapter_loading_mode(config))
+    adapters = _load_adapters(config, model)
     libraries = ("vllm", "transformers", "tokenizers", "lm-eval")
     return {
         "config": config.model_dump(mode="json", exclude=_LOCATION_FLAGS),
@@ -83,6 +82,15 @@ def _reuse_key_parts(config: EvalConfig) -> dict[str, Any]:
         "versions": {name: environment.package_version(name) for name in libraries},
         "code": code_digest(),
     }
+
+
+def _load_adapters(config: EvalConfig, model: Model) -> list[Adapter]:
+    if not config.adapter:
+        return []
+    from kmmlu_fast.evaluation.adapter_mode import adapter_loading_mode
+    from kmmlu_fast.models.adapters import load_adapters
+
+    return load_adapters(config.adapter, model, adapter_loading_mode(config))
 
 
 def _model_sampling(config: EvalConfig, model: Model) -> str:

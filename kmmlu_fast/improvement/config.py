@@ -9,10 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from kmmlu_fast.data.default_exam import DEFAULT_DATASET
 from kmmlu_fast.engines.config import EngineConfig
+from kmmlu_fast.engines.kind import find_engine_kind
+from kmmlu_fast.engines.names import ENGINES
+from kmmlu_fast.models.gguf import GGUF_IS_SERVED_ONLY, is_gguf_path
 
 # Settings that may differ when a search is continued: they change no answer and no choice made so far.
 _FREE = frozenset(
@@ -58,6 +61,33 @@ class ImproveConfig(EngineConfig):
         if isinstance(values, dict) and values.get("ray_address") and "engine" not in values:
             return {**values, "engine": "ray"}
         return values
+
+    @field_validator("model")
+    @classmethod
+    def _refuse_gguf_file(cls, value: str) -> str:
+        if is_gguf_path(value):
+            raise ValueError(GGUF_IS_SERVED_ONLY)
+        return value
+
+    @field_validator("engine")
+    @classmethod
+    def _refuse_engines_that_load_no_adapter(cls, value: str, info: ValidationInfo) -> str:
+        """Not if the engine was chosen by a GGUF file, which is refused itself."""
+        if "model" not in info.data or find_engine_kind(value).computes_here:
+            return value
+        able = ", ".join(name for name in ENGINES if find_engine_kind(name).computes_here)
+        raise ValueError(f"improve trains adapters and loads them itself, which takes one of {able}")
+
+    @field_validator("output_dir")
+    @classmethod
+    def _refuse_equals_sign(cls, value: Path) -> Path:
+        """Adapters below it are given to ``eval`` as NAME=PATH."""
+        if "=" in str(value.absolute()):
+            raise ValueError(
+                f"{value.absolute()} contains '=', which ends an adapter's name in NAME=PATH; give a path"
+                " without it"
+            )
+        return value
 
     recipes: Path = Field(description="YAML file with recipes (a list), a grid, or both")
     output_dir: Path = Field(

@@ -1,7 +1,8 @@
 """The one place of a search that reads test answers: whether the recipe that was chosen is better there.
 
 In: the winner's adapters, chosen on train questions. Out: a ``Confirmation``. Test is asked along the random
-order until the difference is decided, and the look is logged beside the base's run like any other comparison.
+order until each adapter's difference is decided, and the look is logged beside the base's run like any other
+comparison. One adapter may stop long before another: what is said of it is from all its own answers.
 Intervals hold at whatever question it stopped. Nothing is chosen from what comes out.
 """
 
@@ -37,10 +38,13 @@ class Confirmation:
     """The winner on test, 0-1."""
 
     questions: int  # that base and all its adapters answered
-    base: float
-    gains: Mapping[str, ChangeInterval]  # by adapter; the sequential test's intervals, where it has decided
+    base: float  # on these
+    # by adapter, on the questions that it answered; the sequential test's intervals, where it has decided
+    gains: Mapping[str, ChangeInterval]
+    questions_by_adapter: Mapping[str, int]  # that base and adapter answered
+    base_by_adapter: Mapping[str, float]  # on these
     verdicts: Mapping[str, str]  # of the sequential test, by adapter; not for a whole split
-    effect: RecipeEffect | None  # the recipe's, over its seeds; None for a single seed
+    effect: RecipeEffect | None  # the recipe's, on ``questions``, over its seeds; None for a single seed
     rival: ChangeInterval | None  # the first adapter minus the base with examples in the prompt
     rival_accuracy: float | None
     rival_examples: int = 0
@@ -89,28 +93,33 @@ def confirm_winner(
             "adapter": [f"{name}={path}" for name, path in adapters.items()],
             "until_decided": True,
             "margin": config.margin,
+            # an adaptive one prefers questions whose answer changes: no estimate, and not the rival's order
+            "order": "uniform",
         }
     )
-    joined = _join_answers([base, *tuned])
+    names = list(adapters)
+    pairs = {name: _join_answers([base, run]) for name, run in zip(names, tuned, strict=True)}
     rival: Run | None = None
     if config.fewshot_rival and protocol.get("num_fewshot", 0) != config.fewshot_rival:
-        settings = {**common, **protocol, "num_fewshot": config.fewshot_rival, "questions": len(joined)}
+        count = len(pairs[names[0]])
+        settings = {**common, **protocol, "num_fewshot": config.fewshot_rival, "questions": count}
         (rival,) = workers.evaluate(settings)
-    names = list(adapters)
     gains = {
-        name: _sequential_change(_paired_change(joined["run_0"], joined[f"run_{place}"]), run)
-        for place, (name, run) in enumerate(zip(names, tuned, strict=True), 1)
+        name: _sequential_change(_paired_change(pairs[name]["run_0"], pairs[name]["run_1"]), run)
+        for name, run in zip(names, tuned, strict=True)
     }
+    shared = _join_answers([base, *tuned])
     effect = None
     if len(tuned) > 1:
-        ids = joined.select("question_id")
-        shared = [_restrict(run, ids) for run in (base, *tuned)]
-        effect = _cover_gains(recipe_effect("winner", shared[0], shared[1:]), list(gains.values()))
+        first, *others = (_restrict(run, shared.select("question_id")) for run in (base, *tuned))
+        effect = _cover_gains(recipe_effect("winner", first, others), list(gains.values()))
     beyond, accuracy = _compare_with_rival(tuned[0], rival)
     return Confirmation(
-        questions=len(joined),
-        base=float(joined["run_0"].mean()),  # type: ignore[arg-type]
+        questions=len(shared),
+        base=_share_right(shared),
         gains=gains,
+        questions_by_adapter={name: len(pair) for name, pair in pairs.items()},
+        base_by_adapter={name: _share_right(pair) for name, pair in pairs.items()},
         verdicts=_sequential_verdicts(names, tuned),
         effect=effect,
         rival=beyond,
@@ -142,6 +151,11 @@ def _join_answers(runs: Sequence[Run]) -> pl.DataFrame:
     return joined
 
 
+def _share_right(joined: pl.DataFrame) -> float:
+    """The first run's accuracy."""
+    return float(joined["run_0"].mean())  # type: ignore[arg-type]
+
+
 def _paired_change(before: pl.Series, after: pl.Series) -> ChangeInterval:
     return exact_change_interval(int((after & ~before).sum()), int((before & ~after).sum()), len(before))
 
@@ -160,24 +174,30 @@ def _sequential_change(change: ChangeInterval, run: Run) -> ChangeInterval:
 
 
 def _cover_gains(effect: RecipeEffect, gains: Sequence[ChangeInterval]) -> RecipeEffect:
-    """``effect`` with an interval no narrower than that of the mean of its adapters, which holds where asking
+    """``effect`` with intervals no narrower than that of the mean of its adapters, which holds where asking
     stopped."""
     low, high = (sum(getattr(gain, end) for gain in gains) / len(gains) for end in ("low", "high"))
-    return replace(effect, low=min(effect.low, low), high=max(effect.high, high))
+    return replace(
+        effect,
+        low=min(effect.low, low),
+        high=max(effect.high, high),
+        inner_low=min(effect.inner_low, low),
+        inner_high=max(effect.inner_high, high),
+    )
 
 
 def _compare_with_rival(tuned: Run, rival: Run | None) -> tuple[ChangeInterval | None, float | None]:
-    """How many questions there are was decided with this adapter's answers: unless it was all of them, by the
-    sequential test."""
+    """How many questions there are was decided with this adapter's answers: unless both answered all of them,
+    by the sequential test."""
     if rival is None:
         return None, None
     joined = _join_answers([rival, tuned])
-    change, accuracy = _paired_change(joined["run_0"], joined["run_1"]), float(joined["run_0"].mean())  # type: ignore[arg-type]
-    if tuned.prefix is not None:
+    change = _paired_change(joined["run_0"], joined["run_1"])
+    if tuned.prefix is not None or rival.prefix is not None:
         settings = ComparisonSettings(different_prompts=True)
         (pair,) = compare_early_stopped([rival, tuned], settings)
         change = replace(change, low=pair.decision.low, high=pair.decision.high)
-    return change, accuracy
+    return change, _share_right(joined)
 
 
 def _sequential_verdicts(names: Sequence[str], runs: Sequence[Run]) -> dict[str, str]:

@@ -22,7 +22,7 @@ from kmmlu_fast.core.untrusted_text import one_line
 from kmmlu_fast.data.dataset import load_frame
 from kmmlu_fast.improvement.config import ImproveConfig
 from kmmlu_fast.improvement.confirmation import engine_settings
-from kmmlu_fast.improvement.recipes import DRAWN, TRAINED, Recipe
+from kmmlu_fast.improvement.recipes import DRAWN, Recipe
 from kmmlu_fast.improvement.rungs import name_recipe_state
 from kmmlu_fast.improvement.search_state import SearchState
 from kmmlu_fast.improvement.selection import SPLIT
@@ -165,7 +165,7 @@ class RungTrainer:
             "keep": "last",
             "seed": self.config.seed + seed,
             **({} if last else {"stop_after": (rung + 1) / self.config.rungs}),
-            **recipe.part(TRAINED),
+            **recipe.train_settings,
         }
 
     def rows_path(self, recipe: Recipe) -> Path:

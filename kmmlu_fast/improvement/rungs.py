@@ -30,12 +30,16 @@ class RungScores:
         default_factory=dict
     )  # recipes that answer with one letter: what is said
 
-    def gain(self, recipe: Recipe) -> float:
-        """Mean over seeds, against the base as it is asked with the fewest examples: one yardstick for all
-        recipes, also for those that are asked with examples.
+    @property
+    def yardstick(self) -> tuple[str, int]:
+        """The protocol of the base that all recipes are measured against, also those that are asked with
+        examples: the one with the fewest examples.
         """
-        plain = min(self.base, key=lambda protocol: protocol[1])
-        return mean_right(self.recipes[recipe.name]) - float(self.base[plain].mean())
+        return min(self.base, key=lambda protocol: protocol[1])
+
+    def gain(self, recipe: Recipe) -> float:
+        """Mean over seeds, against the yardstick."""
+        return mean_right(self.recipes[recipe.name]) - float(self.base[self.yardstick].mean())
 
 
 def name_recipe_state(recipe: Recipe, seed: int) -> str:

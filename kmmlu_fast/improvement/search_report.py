@@ -7,17 +7,20 @@ directory. Self-contained; text is escaped.
 from __future__ import annotations
 
 import html
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+from kmmlu_fast.analysis.recipes import RecipeEffect
 from kmmlu_fast.core.files import write_bytes_atomically, write_json_atomically
 from kmmlu_fast.improvement.config import ImproveConfig
 from kmmlu_fast.improvement.halving_chart import draw_halving
+from kmmlu_fast.improvement.reproduction import reproduce_lines
 from kmmlu_fast.improvement.search import SearchResult
 from kmmlu_fast.improvement.summary import (
     ingredient_lines,
+    name_yardstick,
     recipe_rows,
-    reproduce_lines,
     verdict_sentences,
 )
 
@@ -80,11 +83,17 @@ def search_page(config: ImproveConfig, result: SearchResult) -> str:
         f' content="width=device-width"><title>{title}</title><style>{_STYLE}</style><h1>{title}</h1>'
         f'{sentences}<h2>Rungs</h2><p class="note">A dot for each time that a recipe was scored; those with'
         f" fewer dots were dropped. Lines are 95 % intervals.</p>{draw_halving(result)}<h2>Recipes</h2>"
-        '<p class="note">Gains are on train questions, on which recipes were chosen, against the base with'
-        " the fewest examples of any recipe.</p>"
+        '<p class="note">Gains are on train questions, on which recipes were chosen, against'
+        f" {html.escape(name_yardstick(result))}.</p>"
         f'<div class="scroll"><table><tr>{heads}</tr>{rows}</table></div>'
         f"<pre>{ingredients}</pre><h2>Reproduce</h2><pre>{command}</pre></html>\n"
     )
+
+
+def _effect_values(effect: RecipeEffect, verdicts: Mapping[str, str]) -> dict[str, object]:
+    """Without p where the sequential test chose how many questions were asked: it is of a fixed number."""
+    values: dict[str, object] = asdict(effect)
+    return {**values, "p_value": None} if verdicts else values
 
 
 def _result_values(result: SearchResult) -> dict[str, object]:
@@ -98,8 +107,10 @@ def _result_values(result: SearchResult) -> dict[str, object]:
             "questions": found.questions,
             "base": found.base,
             "gains": {name: asdict(gain) for name, gain in found.gains.items()},
+            "questions_by_adapter": dict(found.questions_by_adapter),
+            "base_by_adapter": dict(found.base_by_adapter),
             "verdicts": dict(found.verdicts),
-            "effect": None if found.effect is None else asdict(found.effect),
+            "effect": None if found.effect is None else _effect_values(found.effect, found.verdicts),
             "rival": None if found.rival is None else asdict(found.rival),
             "rival_accuracy": found.rival_accuracy,
             "runs": list(found.runs),

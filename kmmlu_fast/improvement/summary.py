@@ -1,12 +1,11 @@
-"""What a search says: the table of recipes, the confirmed gain, the ingredients, the command that reproduces.
+"""What a search says: the table of recipes, the confirmed gain, the ingredients.
 
 In: an ``ImproveConfig`` and a ``SearchResult``. Out: rows and sentences. Knows nothing of files.
 """
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,9 @@ from kmmlu_fast.analysis.best_of import shrink_best
 from kmmlu_fast.analysis.exact_band import ChangeInterval, exact_change_interval
 from kmmlu_fast.analysis.recipes import estimate_crossed_effect
 from kmmlu_fast.improvement.config import ImproveConfig
-from kmmlu_fast.improvement.recipes import TRAINED, Recipe
+from kmmlu_fast.improvement.confirmation import Confirmation
+from kmmlu_fast.improvement.recipes import Recipe
+from kmmlu_fast.improvement.reproduction import reproduce_lines
 from kmmlu_fast.improvement.rungs import Right
 from kmmlu_fast.improvement.search import SearchResult
 
@@ -52,8 +53,7 @@ def _describe_recipe(recipe: Recipe, result: SearchResult) -> RecipeRow:
     if not scored:
         return RecipeRow(name=recipe.name, rung=-1, gain=None, error=None, fate=fate)
     last = scored[-1]
-    plain = last.base[min(last.base, key=lambda protocol: protocol[1])]
-    gain, error = selection_gain(plain, last.recipes[recipe.name])
+    gain, error = selection_gain(last.base[last.yardstick], last.recipes[recipe.name])
     winner = last.recipes.get(result.winner.name)
     if fate == "last rung" and winner is not None and last.gain(recipe) == last.gain(result.winner):
         fate = "last rung, as good as the winner on these questions"
@@ -80,15 +80,32 @@ def selection_gain(base: Right, seeds: Sequence[Right]) -> tuple[ChangeInterval,
 
 
 def shrunk_selection_gain(result: SearchResult) -> float | None:
-    """The winner's gain on the selection questions without the luck of having been chosen; None if too few
-    recipes were scored.
+    """The winner's gain on the selection questions without the luck of being the best of those that it was
+    chosen from; None if these are too few.
     """
-    rows = [row for row in recipe_rows(result) if row.gain is not None]
-    gains = [row.gain.value for row in rows if row.gain is not None]
-    errors = [max(row.error or 0.0, 1e-6) for row in rows]
-    best = next((place for place, row in enumerate(rows) if row.name == result.winner.name), None)
-    estimate = shrink_best(gains, errors) if best is not None else None
-    return None if estimate is None else min(estimate.value, gains[best or 0])
+    last = result.rungs[-1]
+    base = last.base[last.yardstick]
+    measured = {name: selection_gain(base, last.recipes[name]) for name in _chosen_from(result)}
+    gains = {name: gain.value for name, (gain, _) in measured.items()}
+    if gains.get(result.winner.name) != max(gains.values(), default=None):
+        return None
+    estimate = shrink_best(list(gains.values()), [max(error, 1e-6) for _, error in measured.values()])
+    return None if estimate is None else min(estimate.value, gains[result.winner.name])
+
+
+def _chosen_from(result: SearchResult) -> list[str]:
+    """The recipes of the last rung of which the best one won: those that do not answer with one letter."""
+    last = result.rungs[-1]
+    return [name for name in last.recipes if name not in last.collapsed] or list(last.recipes)
+
+
+def name_yardstick(result: SearchResult) -> str:
+    """The base that all gains on the selection questions are measured against."""
+    base = result.rungs[-1].base
+    style, examples = result.rungs[-1].yardstick
+    named = f" ({style})" if len({name for name, _ in base}) > 1 else ""
+    shown = f"with {_count_examples(examples)}" if examples else "without examples"
+    return f"the base{named} {shown} in the prompt"
 
 
 def summary_lines(config: ImproveConfig, result: SearchResult) -> list[str]:
@@ -97,53 +114,78 @@ def summary_lines(config: ImproveConfig, result: SearchResult) -> list[str]:
     for row in recipe_rows(result):
         shown = "-" if row.gain is None else f"{_points(row.gain.value)} ({_range(row.gain)})"
         lines.append(f"{row.name:<30}  {row.rung + 1 or '-':>4}  {shown:<30}  {row.fate}")
+    if len(result.rungs[-1].base) > 1:
+        lines.append(f"Gains on selection are against {name_yardstick(result)}, for every recipe.")
     said = [*verdict_sentences(result), *ingredient_lines(result), *reproduce_lines(config, result)]
     return [*lines, "", *said]
 
 
 def verdict_sentences(result: SearchResult) -> list[str]:
     """What is known about the winner: on test, on the selection questions, against the base with examples."""
-    found, winner = result.confirmation, result.winner
-    first = next(iter(found.gains))
-    gain = found.gains[first]
-    sentences = [
-        f"{winner.name} on {found.questions:,} test questions: {_points(gain.value)} ({_range(gain)}) against"
-        f" the base's {found.base:.1%}{_same_examples(found.examples)}. It is"
-        f" {_say_verdict(found.verdicts.get(first), gain)}."
+    found = result.confirmation
+    headline, *more = _test_sentences(result)
+    cautions = [
+        f"CAUTION: {name} {said}: it has collapsed onto one letter, and a gain may be letter habit alone."
+        for name, said in found.collapsed.items()
     ]
-    for name, said in found.collapsed.items():
-        sentences.append(
-            f"CAUTION: {name} {said}: it has collapsed onto one letter, and a gain may be letter habit alone."
-        )
-    for name, other in list(found.gains.items())[1:]:
-        if (said := _say_verdict(found.verdicts.get(name), other)) != _say_verdict(
-            found.verdicts.get(first), gain
-        ):
-            sentences.append(f"Its adapter of another seed, {name}, is {said}: {_points(other.value)}.")
-    if found.effect is not None:
-        effect = found.effect
-        sentences.append(
-            f"The recipe over {len(effect.effects)} seeds: {_points(effect.effect)}"
-            f" ({100 * effect.low:+.1f} to {100 * effect.high:+.1f}; it covers another training seed on the"
-            " same rows)."
-        )
-    shrunk = shrunk_selection_gain(result)
-    if shrunk is not None:
-        raw = result.rungs[-1].gain(winner)
-        sentences.append(
-            f"On the selection questions it gained {_points(raw)}, {_points(shrunk)} without the luck of"
-            f" being the best of {len(result.recipes)}."
-        )
+    sentences = [headline, *cautions, *more, *_selection_sentences(result)]
     if found.rival is not None:
         relation = "is not shown to differ from"
         if found.rival.excludes_zero:
             relation = "beats" if found.rival.value > 0 else "is worse than"
+        subject = "It" if found.effect is None else f"Its adapter {next(iter(found.gains))}"
         sentences.append(
-            f"It {relation} the base with {_count_examples(found.rival_examples)} in the prompt"
+            f"{subject} {relation} the base with {_count_examples(found.rival_examples)} in the prompt"
             f" ({found.rival_accuracy:.1%}):"
             f" {_points(found.rival.value)} ({_range(found.rival)})."
         )
     return sentences
+
+
+def _test_sentences(result: SearchResult) -> list[str]:
+    """The gain on test: the recipe's over its seeds first, if there are several, then its first adapter's,
+    then each other one's that came out otherwise or answered another number of questions.
+    """
+    found, winner = result.confirmation, result.winner.name
+    first, *others = found.gains
+    asked = _same_examples(found.examples)
+    if found.effect is None:
+        sentences = [f"{winner} on {_describe_gain(found, first, asked)}"]
+    else:
+        effect = found.effect
+        over = ChangeInterval(effect.effect, effect.low, effect.high)
+        sentences = [
+            f"{winner} over {len(effect.effects)} seeds, on {effect.questions:,} test questions:"
+            f" {_points(over.value)} ({_range(over)}) against the base's {found.base:.1%}{asked}."
+            " The interval covers another training seed on the same rows.",
+            f"Its adapter {first}, on {_describe_gain(found, first)}",
+        ]
+    outcome = _say_verdict(found, first), found.questions_by_adapter[first]
+    for name in others:
+        if (_say_verdict(found, name), found.questions_by_adapter[name]) != outcome:
+            sentences.append(f"Its adapter of another seed, {name}, on {_describe_gain(found, name)}")
+    return sentences
+
+
+def _describe_gain(found: Confirmation, name: str, asked: str = "") -> str:
+    gain, base = found.gains[name], found.base_by_adapter[name]
+    return (
+        f"{found.questions_by_adapter[name]:,} test questions: {_points(gain.value)} ({_range(gain)}) against"
+        f" the base's {base:.1%}{asked}. It is {_say_verdict(found, name)}."
+    )
+
+
+def _selection_sentences(result: SearchResult) -> list[str]:
+    shrunk = shrunk_selection_gain(result)
+    if shrunk is None:
+        return []
+    raw = result.rungs[-1].gain(result.winner)
+    against = f" against {name_yardstick(result)}" if len(result.rungs[-1].base) > 1 else ""
+    where = " in the last rung" if len(result.rungs) > 1 else ""
+    return [
+        f"On the selection questions {result.winner.name} gained {_points(raw)}{against}; {_points(shrunk)}"
+        f" without the luck of being the best of {len(_chosen_from(result))}{where}."
+    ]
 
 
 def _count_examples(count: int) -> str:
@@ -162,8 +204,9 @@ _VERDICTS = {
 }
 
 
-def _say_verdict(verdict: str | None, gain: ChangeInterval) -> str:
+def _say_verdict(found: Confirmation, name: str) -> str:
     """The sequential test's, or the interval's where it gave none."""
+    verdict, gain = found.verdicts.get(name), found.gains[name]
     if verdict is None:
         verdict = ("better" if gain.value > 0 else "worse") if gain.excludes_zero else "undecided"
     return _VERDICTS[verdict]
@@ -208,50 +251,6 @@ def _setting_columns(recipes: Sequence[Recipe]) -> dict[str, Any]:
         for value in list(dict.fromkeys(values))[1:]:
             columns[f"{setting} {value}"] = np.array([float(each == value) for each in values])
     return columns
-
-
-def reproduce_lines(config: ImproveConfig, result: SearchResult) -> list[str]:
-    """The commands that train the winner alone (the same adapter, for a pause changes nothing) and ask it."""
-    settings: Mapping[str, Any] = {
-        "data": str(result.rows),
-        "output_dir": "out/lora",
-        "model": config.model,
-        **({"revision": config.revision} if config.revision else {}),
-        **({"trust_remote_code": True} if config.trust_remote_code else {}),
-        "dataset": config.dataset,
-        **({"dataset_revision": config.dataset_revision} if config.dataset_revision else {}),
-        "held_out": 0,
-        "keep": "last",
-        "seed": config.seed,
-        **result.winner.part(TRAINED),
-    }
-    where = next(iter(result.adapters.values()))
-    style, examples = result.winner.protocol
-    asked = {
-        "model": config.model,
-        "adapter": str(where),
-        "dataset": config.dataset,
-        "prompt_style": style,
-        "num_fewshot": examples,
-    }
-    return [
-        f"The winner's adapter: {where}",
-        f"The winner alone: {_command('train', settings)}",
-        f"Asked on all of test: {_command('eval', asked)}",
-    ]
-
-
-def _command(verb: str, settings: Mapping[str, Any]) -> str:
-    words = ["python", "-m", f"kmmlu_fast.{verb}"]
-    for name, value in settings.items():
-        flag = name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(f"--{flag}" if value else f"--no-{flag}")
-        elif isinstance(value, list):
-            words += [f"--{flag}", ",".join(map(str, value))]
-        else:
-            words += [f"--{flag}", str(value)]
-    return shlex.join(words)
 
 
 def _points(value: float | None) -> str:

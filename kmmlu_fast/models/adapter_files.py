@@ -120,9 +120,17 @@ def read_adapter_files(folder: Path, where: str) -> AdapterFiles:
         raise AdapterError(f"{where}: {_only_safetensors([path.name for path in folder.iterdir()])}")
     _refuse_pointer(weights, where)
     shapes = read_tensor_shapes(weights, where)
-    data = weights.read_bytes() + config_file.read_bytes()
-    digest = hashlib.sha256(data).hexdigest()[:16]
-    return AdapterFiles(folder=folder.resolve(), config=config, shapes=shapes, digest=digest)
+    return AdapterFiles(folder=folder.resolve(), config=config, shapes=shapes, digest=digest_adapter(folder))
+
+
+def digest_adapter(folder: Path) -> str:
+    """sha256 (16 hex digits) of every byte of weights and settings. OSError if one cannot be read."""
+    state = hashlib.sha256()
+    for name in (WEIGHTS, CONFIG):
+        with (folder / name).open("rb") as file:
+            while block := file.read(_MIB):
+                state.update(block)
+    return state.hexdigest()[:16]
 
 
 def _check_folder(folder: Path, where: str) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from kmmlu_fast.command.child import run_module
 from kmmlu_fast.command.run import run_main
-from kmmlu_fast.core.errors import AdapterError
+from kmmlu_fast.core.errors import AdapterError, ModelError
 from kmmlu_fast.core.files import cache_root, remove_tree, sync_folder
 from kmmlu_fast.core.locks import acquire_lock, sweep_lock
 from kmmlu_fast.core.schema import Adapter
@@ -26,6 +26,7 @@ from kmmlu_fast.core.untrusted_text import one_line
 from kmmlu_fast.machine.extras import silence_bitsandbytes
 from kmmlu_fast.machine.host import detect_machine
 from kmmlu_fast.machine.model_size import tensor_places
+from kmmlu_fast.models.changes import check_adapter_unchanged, check_model_unchanged
 from kmmlu_fast.models.model import Model, load_tokenizer
 
 _MERGE_WAIT_SEC = 3600.0
@@ -112,6 +113,8 @@ def write_merged_model(model: Model, adapter: Adapter, dtype: str, target: Path)
         wanted = _write_copy(model, adapter, dtype, partial)
         gc.collect()
         _compare_copy(model, adapter, dtype, partial, wanted)
+        check_model_unchanged(model)  # the copy is found again by both digests
+        check_adapter_unchanged(adapter)
     # From safe_merge for NaN, from PEFT for target modules that the base does not have.
     except (
         ValueError,
@@ -126,7 +129,7 @@ def write_merged_model(model: Model, adapter: Adapter, dtype: str, target: Path)
         raise AdapterError(
             f"--adapter {adapter.path}: cannot be merged into {model.name} ({one_line(str(error), 200)})"
         ) from error
-    except AdapterError:
+    except (AdapterError, ModelError):
         remove_tree(partial)
         raise
     partial.rename(target)

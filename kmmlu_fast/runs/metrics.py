@@ -22,7 +22,8 @@ _OVERWRITE = "run eval with --overwrite"
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, extra="allow", allow_inf_nan=False)
+    # built when first used: most are parts of another one
+    model_config = ConfigDict(strict=True, frozen=True, extra="allow", allow_inf_nan=False, defer_build=True)
 
     def to_json(self) -> dict[str, Any]:
         """What was given, as JSON-able values; what was not given is left out."""

@@ -81,6 +81,26 @@ def test_the_table_has_a_line_for_each_record_and_the_newest_counts(tmp_path: Pa
     assert lines[1].endswith("| `python -m bench.training` |")
 
 
+def test_the_readme_s_figures_are_of_two_cpu_cores(tmp_path: Path) -> None:
+    """Whatever was measured later on a card or on another CPU, and whichever kind is asked for."""
+    record(entry("training", 1, **training(2.0, 3.0)), tmp_path)
+    card = {"kind": "gpu", "name": "Some H100", "cores": 2}
+    for day, device in ((2, card), (3, {**CPU, "cores": 64})):
+        record(entry("training", day, device, **training(1.0, 9.0)), tmp_path)
+    page, speeds = tmp_path / "page.md", tmp_path / "README.md"
+    for path in (page, speeds):
+        path.write_text(f"{bench_table.BEGIN}\nold\n{bench_table.END}\n")
+    files = list(map(str, tmp_path.glob("*.json")))
+    for kind, shown in (("", "64 cores"), ("h100", "Some H100")):
+        flags = [*files, "--pages", str(page), "--readmes", str(speeds), "--kind", kind]
+        assert bench_table.main(flags) == 0
+        assert shown in page.read_text() and "1.5x as fast as Unsloth" in speeds.read_text()
+    others = [name for name in files if "2-cores" not in name]
+    before = speeds.read_text()
+    assert bench_table.main([*others, "--pages", str(page), "--readmes", str(speeds)]) == 0
+    assert speeds.read_text() == before
+
+
 def test_readme_is_replaced_between_the_markers_and_checked(tmp_path: Path) -> None:
     record(entry("throughput", share_of_matmul_rate=0.5), tmp_path)
     readme = tmp_path / "README.md"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
 
 from bench import all as bench_all
-from bench import judge
+from bench import decide_engine, judge, peers_whole
 from bench import table as bench_table
 from bench.common import record
 from bench.peers import OURS
@@ -103,6 +105,39 @@ def test_the_json_line_holds_measured_and_computed_and_the_table_tells_them_apar
     assert "KMMLU: kmmlu_fast, until decided 0.0819 (computed)" in line
     small, whole = bench_all.rows_of("judge", found, bench_all.ROUND["judge"][1], None)
     assert (small["measured"], small["met"], whole["met"]) == (22.0, "no", "yes")
+
+
+def test_no_command_asks_the_engine_that_the_user_keeps_warm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its start is a part of what is measured."""
+    asked: list[list[str]] = []
+
+    class Stop(Exception):
+        pass
+
+    def note_words(words: list[str], *rest: Any, **more: Any) -> None:
+        asked.append(words)
+        raise Stop
+
+    monkeypatch.setattr("subprocess.run", note_words)
+    monkeypatch.setattr(decide_engine, "_timed", note_words)
+    monkeypatch.setattr(peers_whole, "_timed", note_words)
+    monkeypatch.setattr(peers_whole, "resolve_model", lambda name: SimpleNamespace(path=name))
+    monkeypatch.setattr(peers_whole, "has_gpu", lambda: False)
+    monkeypatch.setattr(judge, "run_child", lambda words: {"adapters": []})
+    calls: list[Callable[[], Any]] = [
+        lambda: judge.measure_ours(judge.JudgeConfig(), tmp_path),
+        lambda: decide_engine.measure([], 1.0, tmp_path),
+        lambda: decide_engine.measure_orders([], [], 1.0, [1], tmp_path, tmp_path),
+        lambda: peers_whole.whole_commands("demo", "bfloat16", 512, [], {}, {}, tmp_path),
+    ]
+    for call in calls:
+        with pytest.raises(Stop):
+            call()
+    assert len(asked) == len(calls)
+    assert all({"kmmlu_fast.eval", "--no-warm-engine"} <= set(words) for words in asked)
+    assert asked[0][asked[0].index("--dtype") + 1] == "bfloat16"  # as its peers
 
 
 def test_rates_are_taken_on_as_many_questions_as_asked_for_of_many_subjects(tmp_path: Path) -> None:

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from warm_cases import LoggingEngine, warm_thread
 
 from kmmlu_fast.command.flags import build_config
+from kmmlu_fast.core.errors import AdapterError, ModelError
 from kmmlu_fast.engines import factory
 from kmmlu_fast.engines.fake import FakeEngine
 from kmmlu_fast.engines.warm.address import make_socket_folder
 from kmmlu_fast.engines.warm.identity import EngineIdentity, identify_engine
 from kmmlu_fast.evaluation.config import EvalConfig
+from kmmlu_fast.evaluation.open_engines import choose_leading_plan
 from kmmlu_fast.evaluation.plan import make_eval_plan
 from kmmlu_fast.evaluation.session import run_evaluation
+from kmmlu_fast.models import merging
+from kmmlu_fast.models.changes import check_adapter_unchanged
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vllm is not installed")
 
@@ -34,6 +40,11 @@ def opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     monkeypatch.setattr(factory, "open_engine", open_engine)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     return names
+
+
+@pytest.fixture
+def no_merging(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merging, "merge_adapter", lambda *arguments: pytest.fail("merged"))
 
 
 def config_of(model: Path, folder: Path, **more: Any) -> EvalConfig:
@@ -100,3 +111,80 @@ def test_finished_runs_are_found_whoever_kept_the_engine(
     run_evaluation(config_of(model, tmp_path / "runs"))
     again = run_evaluation(config_of(model, tmp_path / "runs", warm_engine=False))
     assert len(opened) == 1 and again[0].path is not None
+
+
+@pytest.mark.parametrize(
+    ("methods", "leading"),
+    [
+        ([("multiple_choice", 0.0), ("multiple_choice", 0.0)], 0),
+        ([("multiple_choice", 0.0), ("generate_until", 0.0), ("cot", 0.0)], 1),
+        ([("multiple_choice", 0.0), ("generate_until", 0.0), ("generate_until", 0.5)], 2),
+    ],
+)
+def test_the_engine_is_set_up_for_the_protocol_that_asks_most(
+    methods: list[tuple[str, float]], leading: int
+) -> None:
+    """On a CPU an engine that was not told of sampling prefills in chunks, after which vLLM cannot sample."""
+    configs = [SimpleNamespace(output_type=method, temperature=degree) for method, degree in methods]
+    plans: list[Any] = [SimpleNamespace(config=config) for config in configs]
+    assert choose_leading_plan(plans) is plans[leading]
+
+
+def test_of_several_protocols_one_engine_opens_that_can_do_all(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+
+    def open_engine(config: Any, *rest: Any, **more: Any) -> FakeEngine:
+        seen.append(config)
+        return FakeEngine(text=" B")
+
+    monkeypatch.setattr(factory, "open_engine", open_engine)
+    names = ["lm-eval", "kmmlu-direct", "bare-letter"]
+    run_evaluation(config_of(model, tmp_path, protocols=names, warm_engine=False))
+    assert [config.output_type for config in seen] == ["generate_until"]
+
+
+class ReplacedMeanwhile(LoggingEngine):
+    """While it reads an adapter, somebody writes into a file."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+
+    def swap(self, adapter: Any) -> None:
+        if adapter is not None:
+            self._path.write_text(self._path.read_text() + " ")
+            check_adapter_unchanged(adapter)  # as vLLM's engine does
+        super().swap(adapter)
+
+
+@pytest.mark.parametrize(
+    ("replaced", "error"), [("base/config.json", ModelError), ("lora/adapter_config.json", AdapterError)]
+)
+def test_files_replaced_in_the_middle_are_not_answered_under_the_old_digest(
+    model: Path, lora: Path, tmp_path: Path, replaced: str, error: type[Exception], no_merging: None
+) -> None:
+    base = shutil.copytree(model, tmp_path / "base")
+    adapter = shutil.copytree(lora, tmp_path / "lora")
+    config = config_of(base, tmp_path / "runs", adapter=[str(adapter)])
+    with pytest.raises(error, match="changed since this command read them"):
+        run_evaluation(config, lambda *arguments: ReplacedMeanwhile(tmp_path / replaced))
+    answered = [path.parent.name for path in (tmp_path / "runs").glob("*/metrics.json")]
+    assert len(answered) == 1 and answered[0].startswith("base-")
+
+
+def test_a_base_replaced_while_its_engine_starts_is_told(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = shutil.copytree(model, tmp_path / "base")
+    engine = LoggingEngine()
+
+    def open_engine(*arguments: Any) -> LoggingEngine:
+        (base / "config.json").write_text((base / "config.json").read_text() + " ")
+        return engine
+
+    monkeypatch.setattr(factory, "open_engine", open_engine)
+    with pytest.raises(ModelError, match="changed since this command read them"):
+        run_evaluation(config_of(base, tmp_path / "runs", warm_engine=False))
+    assert engine.log == ["closed"]

@@ -13,7 +13,7 @@ from early_cases import GAIN, SIZES, Skilled
 from made_searches import FakeWorkers, make_config, make_dataset
 from tiny import make_tiny_adapter
 
-from kmmlu_fast.analysis.exact_band import exact_change_interval
+from kmmlu_fast.analysis.exact_band import ChangeInterval, exact_change_interval
 from kmmlu_fast.command.flags import build_config
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.evaluation.config import EvalConfig
@@ -91,10 +91,22 @@ class EarlyWorkers(NoWorkers):
 
     def __init__(self, data: Path) -> None:
         self.data = data
+        self.asked: list[dict[str, Any]] = []
 
     def evaluate(self, settings: dict[str, Any]) -> list[Run]:
+        self.asked.append(settings)
         made = build_config(EvalConfig, **settings, adapter_mode="serve", subjects=list(SIZES))
         return early_cases.run(made, Skilled(self.data, {**GAIN, "other": 0.44}))
+
+
+def gain_on_shared(before: Run, after: Run) -> tuple[ChangeInterval, int]:
+    """As if the number of questions had been fixed, on those that both answered."""
+    both = before.frame.select("question_id", pl.col("correct").alias("before")).join(
+        after.frame, on="question_id"
+    )
+    gained = int((both["correct"] & ~both["before"]).sum())
+    lost = int((both["before"] & ~both["correct"]).sum())
+    return exact_change_interval(gained, lost, len(both)), len(both)
 
 
 def test_intervals_hold_where_asking_stopped(
@@ -119,11 +131,61 @@ def test_intervals_hold_where_asking_stopped(
         assert gain.low < gain.value < gain.high
     low, high = (mean(getattr(gain, end) for gain in found.gains.values()) for end in ("low", "high"))
     assert found.effect.low <= low and high <= found.effect.high
-    rival, lora_run = runs[3].frame, runs[1].frame
-    both = rival.select("question_id", pl.col("correct").alias("before")).join(lora_run, on="question_id")
-    gained = int((both["correct"] & ~both["before"]).sum())
-    lost = int((both["before"] & ~both["correct"]).sum())
-    fixed = exact_change_interval(gained, lost, len(both))
-    assert found.rival.value == fixed.value and len(both) == found.questions
+    fixed, count = gain_on_shared(runs[3], runs[1])
+    assert found.rival.value == fixed.value and count == found.questions_by_adapter["lora"]
     assert found.rival.high - found.rival.low > fixed.high - fixed.low
     assert found.rival.low > 0  # two examples do not help the fake base
+
+
+def test_each_adapter_is_measured_on_all_that_it_answered(
+    model: Path, lora: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one is decided early; what is said of the first must not end there."""
+    monkeypatch.setattr(passes, "FIRST", 40)
+    data = early_cases.write_exam(tmp_path)
+    made = make_config(
+        tmp_path / "made", data, fewshot_rival=2, model=str(model), max_questions=200, margin=3.0
+    )
+    other = make_tiny_adapter(model, tmp_path / "other", seed=1)
+    workers = EarlyWorkers(data)
+    protocol = {"num_fewshot": 0, "prompt_style": "qa"}
+    found = confirm_winner(made, protocol, {"other": other, "lora": lora}, workers)
+    assert found.verdicts == {"other": "undecided", "lora": "better"}
+    base, slow, quick, rival = (load_run_directory(Path(path), prefix=True) for path in found.runs)
+    assert found.questions_by_adapter == {"other": 200, "lora": len(quick.frame)}
+    assert found.questions == len(quick.frame) < 200
+    for name, run in (("other", slow), ("lora", quick)):
+        gain, count = gain_on_shared(base, run)
+        assert (found.gains[name].value, found.questions_by_adapter[name]) == (gain.value, count)
+        right = base.frame.join(run.frame.select("question_id"), on="question_id")["correct"].mean()
+        assert found.base_by_adapter[name] == pytest.approx(right)
+    assert found.base == found.base_by_adapter["lora"] != found.base_by_adapter["other"]
+    assert found.effect.questions == found.questions
+    assert found.effect.low <= found.effect.inner_low <= found.effect.effect <= found.effect.high
+    beyond, count = gain_on_shared(rival, slow)
+    assert count == 200 and found.rival.value == beyond.value  # all that the first adapter answered
+    assert [settings.get("order") for settings in workers.asked] == ["uniform", None]
+
+
+class WholeThenEarly(EarlyWorkers):
+    """The adapters answer all of test, the rival stops early."""
+
+    def evaluate(self, settings: dict[str, Any]) -> list[Run]:
+        if "adapter" in settings:
+            stops = ("until_decided", "max_questions", "margin", "order")
+            return super().evaluate({name: value for name, value in settings.items() if name not in stops})
+        return super().evaluate({**settings, "questions": 100})
+
+
+def test_a_rival_that_stopped_early_is_compared_by_the_sequential_test(
+    model: Path, lora: Path, tmp_path: Path
+) -> None:
+    data = early_cases.write_exam(tmp_path)
+    made = make_config(tmp_path / "made", data, fewshot_rival=2, model=str(model), max_questions=200)
+    protocol = {"num_fewshot": 0, "prompt_style": "qa"}
+    found = confirm_winner(made, protocol, {"lora": lora}, WholeThenEarly(data))
+    tuned, rival = (load_run_directory(Path(path), prefix=True) for path in found.runs[1:])
+    assert tuned.prefix is None and rival.prefix is not None and found.effect is None
+    fixed, count = gain_on_shared(rival, tuned)
+    assert count == 100 and found.rival.value == fixed.value
+    assert found.rival.high - found.rival.low > fixed.high - fixed.low

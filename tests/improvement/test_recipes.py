@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import polars as pl
@@ -93,6 +94,14 @@ def test_faults_are_named(tmp_path: Path, text: str, fault: str) -> None:
         ("recipes: [{data: 5}, {r: 8}]", "recipe 1: data 5 is not the path of one file"),
         ("recipes: [{data: none.jsonl}, {r: 8}]", "recipe 1: data none.jsonl: no such file"),
         ("recipes: [{name: 가, r: 8}, {name: 가, r: 4}]", "two recipes are called 가"),
+        (
+            "recipes: [{name: Big, r: 8}, {name: big, r: 4}]",
+            "Big and big are one name where case is ignored; give them names of their own",
+        ),
+        (
+            "recipes: [{rationale: given}, {r: 8}]",
+            "recipe 1: rationale given takes the explanations of one's own rows: add data, or give self",
+        ),
     ],
 )
 def test_what_would_fail_later_or_is_the_same_is_refused_now(tmp_path: Path, text: str, fault: str) -> None:
@@ -104,6 +113,55 @@ def test_korean_names_and_numbers_that_yaml_reads_as_text(tmp_path: Path) -> Non
     first, second = read(tmp_path, "recipes: [{name: 수학 위주, learning_rate: 1e-4}, {name: 나}]")
     assert (first.name, second.name) == ("수학-위주", "나")
     assert first.settings["learning_rate"] == 1e-4
+
+
+def test_long_names_are_cut_and_stay_apart(tmp_path: Path) -> None:
+    """A directory's name has 255 bytes; a Korean letter takes three."""
+    long = "수학" * 60
+    first, second = read(tmp_path, f"recipes: [{{name: {long}가, r: 4}}, {{name: {long}나, r: 8}}]")
+    assert first.name != second.name and first.name.startswith("수학")
+    assert all(len(recipe.name.encode()) <= 160 for recipe in (first, second))
+    (short, _) = read(tmp_path, f"recipes: [{{name: {'a' * 160}, r: 4}}, {{r: 8}}]")
+    assert short.name == "a" * 160
+
+
+def write_questions(path: Path, explanations: list[str | None]) -> Path:
+    rows = [
+        {"question": f"{i}번 물음?", "options": ["가", "나"], "answer": "B", "explanation": text}
+        for i, text in enumerate(explanations)
+    ]
+    path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    return path
+
+
+def test_explanations_of_ones_own_rows_are_a_setting_of_training(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = write_questions(tmp_path / "own.jsonl", ["까닭"] * 3)
+    caplog.set_level("INFO", logger="kmmlu_fast")
+    text = f"recipes: [{{name: a, data: {own}, rationale: given}}, {{name: b, data: {own}, rationale: none}}]"
+    explained, letters = read(tmp_path, text)
+    assert explained.train_settings["rationale"] == "given" and explained.part(DRAWN) == {
+        "rationale": "given"
+    }
+    assert letters.train_settings["rationale"] == "none" and explained.rows_digest == letters.rows_digest
+    assert "have explanations" not in caplog.text
+    drawn, unsaid = read(tmp_path, f"recipes: [{{rationale: self}}, {{name: own, data: {own}}}]")
+    assert "rationale" not in drawn.train_settings and "rationale" not in unsaid.train_settings
+    assert f"own: the questions of {own} have explanations, and are trained on their letters" in caplog.text
+
+
+def test_questions_without_the_explanation_that_is_asked_for_are_named(tmp_path: Path) -> None:
+    own = write_questions(tmp_path / "own.jsonl", ["까닭", None, "까닭"])
+    text = f"recipes: [{{name: a, data: {own}, rationale: %s}}, {{r: 8}}]"
+    with pytest.raises(ConfigError, match=r"a: rationale given: .*own\.jsonl row 2 is a question without"):
+        read(tmp_path, text % "given")
+    with pytest.raises(
+        ConfigError, match="rationale self writes the reasoning of drawn rows; with data give"
+    ):
+        read(tmp_path, text % "self")
+    with pytest.raises(ConfigError, match="rationale"):
+        read(tmp_path, text % "taken")
 
 
 def test_how_long_a_recipe_trains_beside_another(tmp_path: Path) -> None:

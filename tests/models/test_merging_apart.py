@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 from tiny import make_tiny_adapter, make_tiny_model
 
-from kmmlu_fast.core.errors import AdapterError
+from kmmlu_fast.core.errors import AdapterError, ModelError
 from kmmlu_fast.models import merging
 from kmmlu_fast.models.adapters import load_adapters
 from kmmlu_fast.models.merging import merge_in_child, write_merged_model
@@ -51,3 +51,25 @@ def test_a_merge_runs_apart_where_vllm_is_loaded_and_only_there(
         monkeypatch.setattr(merging, name, lambda *given, name=name: chosen.append(name) or given[-1])
     merging.merge_adapter(model, adapter, "float32")
     assert chosen == ["merge_in_child" if loaded else "write_merged_model"]
+
+
+def test_a_copy_of_files_that_changed_meanwhile_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be found again by the digests that were read before."""
+    path = make_tiny_model(tmp_path / "model")
+    model = resolve_model(str(path))
+    [adapter] = load_adapters([str(make_tiny_adapter(path, tmp_path / "lora"))], model, "merge")
+
+    monkeypatch.setattr(merging, "_write_copy", lambda *given: given[-1].mkdir())
+    monkeypatch.setattr(merging, "_compare_copy", lambda *given: None)
+    for changed, name, error in (
+        (adapter.path, "adapter_config.json", AdapterError),
+        (path, "config.json", ModelError),
+    ):
+        file = changed / name
+        file.write_text(file.read_text() + " ")
+        with pytest.raises(error, match="changed since this command read them"):
+            write_merged_model(model, adapter, "float32", tmp_path / "copy")
+        assert not list(tmp_path.glob("copy*"))
+        file.write_text(file.read_text()[:-1])

@@ -26,8 +26,8 @@ def choose_compiled_mode(
     """Whether to compile, and why if that is not what a run without the flag does (else "").
 
     ``setting``: off, auto or on. ``flags``: words of /proc/cpuinfo. ``dtype``: the compute type; auto stands
-    for bfloat16 here, as float32 is always named. ``letters``: one token per answer. ``adapters``: some are
-    evaluated, so their weights may be written into the engine.
+    for bfloat16 here, as float32 is always named. ``questions``: that may be asked. ``letters``: one token
+    per answer. ``adapters``: some are evaluated, so their weights may be written into the engine.
     """
     if setting != "auto":
         return setting == "on", ""
@@ -44,7 +44,10 @@ def choose_compiled_mode(
         )
     if questions < WORTH_COMPILING_QUESTIONS:
         return False, f"not compiled: it pays from about {WORTH_COMPILING_QUESTIONS:,} questions"
-    return True, f"compiled: about a minute more at the start, for {questions:,} questions in less time"
+    return True, (
+        f"compiled: about a minute more at the start, for {questions:,} questions in less time; a run to be"
+        " compared with adapters later needs --compile off"
+    )
 
 
 def compiled_arguments() -> dict[str, Any]:

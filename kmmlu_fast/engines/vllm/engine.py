@@ -42,6 +42,7 @@ from kmmlu_fast.engines.vllm.weight_swap import WeightSwapper
 from kmmlu_fast.machine.device import check_toolchain, prepare_cuda, weakest_gpu
 from kmmlu_fast.machine.heavy_imports import pause_garbage_collection
 from kmmlu_fast.machine.memory_fit import first_start_note
+from kmmlu_fast.models.changes import check_adapter_unchanged
 
 
 def prepare_environment(gpu: bool, model: str = "") -> None:
@@ -170,7 +171,10 @@ class VllmEngine:
         self._counters = Counters()
 
     def _write_adapter(self, adapter: Adapter | None) -> None:
+        """AdapterError if the files are no longer those of the adapter's digest."""
         self._llm.collective_rpc("write_adapter", args=(str(adapter.path) if adapter else None,))
+        if adapter is not None:
+            check_adapter_unchanged(adapter)  # after they were read: what was written before counts
 
     def _reset_prefix_cache(self) -> None:
         if not self._engine.reset_prefix_cache():

@@ -29,9 +29,11 @@ def open_vllm(
 
 def vllm_option_problem(options: EngineOptions) -> str:
     """Why the installed vLLM does not take these options, or ""."""
+    if options.ray_address or options.quantization is None:
+        return ""
     from kmmlu_fast.engines.vllm.device_arguments import quantization_problem
 
-    return "" if options.ray_address else quantization_problem(options.quantization)
+    return quantization_problem(options.quantization)
 
 
 def _swap_problem(options: EngineOptions) -> str:
@@ -66,7 +68,8 @@ def vllm_warm_parts(
     options: EngineOptions, model: Model, adapters: Sequence[Adapter], max_model_len: int, path: str | None
 ) -> dict[str, Any] | None:
     """What one vLLM engine in a process is built from. Two settings are left out: a longer context changes
-    no answer, and every request that samples has a seed of its own. (Of a compiled engine neither is known.)
+    no answer but by rounding (its cache is larger), and every request that samples has a seed of its own. (Of
+    a compiled engine neither is known.)
     """
     if options.data_parallel_size > 1 or options.load_format == "dummy" or options.compile == "on":
         return None

@@ -21,6 +21,7 @@ from kmmlu_fast.machine.heavy_imports import (
     hide_packages,
     pause_garbage_collection,
 )
+from kmmlu_fast.machine.variables import record_library_variables
 from kmmlu_fast.models.model import Model
 
 
@@ -77,7 +78,7 @@ def start_vllm(settings: EngineSettings) -> VllmEngine:
     unused = [name for name in UNUSED if name != "ray" or settings.tensor_parallel_size == 1]
     prepare_environment(has_gpu(), settings.model)
     gc.collect()  # freezing keeps what is garbage now for good
-    with pause_garbage_collection(), hide_packages(unused):
+    with pause_garbage_collection(), hide_packages(unused), record_library_variables():
         import vllm.entrypoints.llm  # noqa: F401
 
         freeze_live_objects()

@@ -1,8 +1,9 @@
 """Where the socket of a warm engine is, and that nobody else can reach it.
 
-In: an engine's key. Out: a path in a directory of the user's own (mode 0700), below ``XDG_RUNTIME_DIR`` or
-the temporary directory; the user and process at the other end of a connection. A directory that belongs to
-somebody else, that others may enter, or that is a link is refused. Knows nothing of engines.
+In: an engine's key. Out: a path in a directory of the user's own (mode 0700), below ``XDG_RUNTIME_DIR`` if
+that is the user's, else the temporary directory; the user and process at the other end of a connection. A
+directory that belongs to somebody else, that others may enter, or that is a link is refused. Knows nothing of
+engines.
 """
 
 from __future__ import annotations
@@ -40,9 +41,21 @@ def can_check_peers() -> bool:
 def socket_folder() -> Path:
     """The directory of this user's warm engines, whether or not it exists."""
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    if Path(runtime).is_absolute() and Path(runtime).is_dir():  # the XDG specification ignores others
+    if Path(runtime).is_absolute() and _is_own_directory(Path(runtime)):
         return Path(runtime) / "kmmlu_fast"
     return Path(tempfile.gettempdir()) / f"kmmlu_fast-{os.geteuid()}"
+
+
+def _is_own_directory(folder: Path) -> bool:
+    """Whether it is as the XDG specification wants it: this user's, who may write there. sudo, su and
+    containers often leave the variable at another user's, or at one that is not there.
+    """
+    try:
+        state = folder.stat()
+    except OSError:
+        return False
+    is_own = stat.S_ISDIR(state.st_mode) and state.st_uid == os.geteuid()
+    return is_own and os.access(folder, os.W_OK | os.X_OK)
 
 
 def make_socket_folder() -> Path:

@@ -29,7 +29,7 @@ from kmmlu_fast.engines.warm.messages import (
     Link,
     LinkLostError,
 )
-from kmmlu_fast.engines.warm.remote_engine import ALIVE_SEC, WarmEngine
+from kmmlu_fast.engines.warm.remote_engine import ALIVE_SEC, WarmEngine, await_message
 from kmmlu_fast.engines.warm.running import age_text, connect_to_worker, list_warm_engines
 
 
@@ -49,7 +49,7 @@ def find_warm_engine(
         return None
     try:
         link.send({"do": "ask", "key": identity.key}, ALIVE_SEC)
-        facts = _wait_for_turn(link)
+        facts = _wait_for_turn(link, path)
         have, need = facts["max_model_len"], identity.max_model_len
         if need > have:
             log_note(
@@ -58,7 +58,7 @@ def find_warm_engine(
             )
             link.close()
             return None
-    except (LinkLostError, BadMessageError, TimeoutError, KeyError, TypeError):
+    except (LinkLostError, BadMessageError, KeyError, TypeError):
         link.close()
         log_note("engine: the warm engine ended before it was this command's turn")
         return None
@@ -86,7 +86,7 @@ def find_socket_folder() -> Path | None:
     return folder
 
 
-def _wait_for_turn(link: Link) -> dict[str, Any]:
+def _wait_for_turn(link: Link, path: Path) -> dict[str, Any]:
     place: dict[str, Any] = {}
 
     def phase() -> str:
@@ -99,7 +99,7 @@ def _wait_for_turn(link: Link) -> dict[str, Any]:
     is_told = False
     with report_wait("engine: waiting for the warm engine", phase):
         while True:
-            message = link.receive(ALIVE_SEC)
+            message = await_message(link, path)  # it may first read all of the model's files again
             if isinstance(message.get("ready"), dict):
                 facts: dict[str, Any] = message["ready"]
                 return facts

@@ -2,8 +2,8 @@
 
 In: the options, model and adapters of a command. Out: an ``EngineIdentity``; two commands may share an engine
 only if their keys are equal and the engine's context is long enough. Model files, settings, versions, this
-package's code, the environment variables that the libraries read and the processors all count. Knows nothing
-of sockets.
+package's code, the environment variables that the libraries read and the processors all count. What an engine
+of this process set in the environment does not: the next one sets it again. Knows nothing of sockets.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from kmmlu_fast.core.schema import Adapter
 from kmmlu_fast.engines.kind import find_engine_kind
 from kmmlu_fast.engines.options import EngineOptions
 from kmmlu_fast.machine.environment import code_digest, package_version
+from kmmlu_fast.machine.variables import read_given_variables
 from kmmlu_fast.models.model import Model
 
 _LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "triton")
-# Variables that torch, its libraries and vLLM read; those that only choose what is logged do not count.
+# Variables that torch, its libraries and vLLM read.
 _PREFIXES = (
     "ATEN_",
     "CUBLAS_",
@@ -51,7 +52,9 @@ _SET_ON_IMPORT = (
     "TORCHINDUCTOR_COMPILE_THREADS",
     "TRITON_CACHE_AUTOTUNING",
 )
+# Only say what is logged, and how long a start may take.
 _LOGGING = ("TORCH_CPP_LOG_LEVEL", "TORCH_LOGS", "VLLM_CONFIGURE_LOGGING", "VLLM_LOGGING")
+_PATIENCE = "VLLM_ENGINE_READY_TIMEOUT_S"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,7 @@ def identify_engine(
         **settings,
         "model_digest": model.digest,
         "versions": {name: package_version(name) for name in (*kind.libraries(options), *_LIBRARIES)},
-        "python": f"{sys.executable} {sys.version}",
+        "python": f"{os.path.realpath(sys.prefix)} {sys.version}",  # bin/python and bin/python3 are one
         "kmmlu_fast's code": code_digest()[:12],
         "processors": _usable_processors(),
         "environment": _deciding_variables(),
@@ -116,7 +119,11 @@ def _usable_processors() -> list[int]:
 def _deciding_variables() -> dict[str, str]:
     return {
         name: value
-        for name, value in sorted(os.environ.items())
+        for name, value in sorted(read_given_variables().items())
         if name == "LD_PRELOAD"
-        or (name.startswith(_PREFIXES) and not name.startswith(_LOGGING) and name not in _SET_ON_IMPORT)
+        or (
+            name.startswith(_PREFIXES)
+            and not name.startswith((*_LOGGING, _PATIENCE))
+            and name not in _SET_ON_IMPORT
+        )
     }

@@ -5,8 +5,6 @@ In: a ``WarmEngineConfig``. Out: why it ended. Knows nothing of questions.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.errors import ConfigError, KmmluError
 from kmmlu_fast.engines import factory
@@ -18,6 +16,7 @@ from kmmlu_fast.engines.warm.config import DEFAULT_CONTEXT_TOKENS, WarmEngineCon
 from kmmlu_fast.engines.warm.identity import identify_engine
 from kmmlu_fast.engines.warm.worker import WarmWorker
 from kmmlu_fast.machine.extras import require_modules
+from kmmlu_fast.models.changes import has_model_changed
 from kmmlu_fast.models.model import resolve_model
 
 
@@ -50,16 +49,11 @@ def keep_engine_warm(config: WarmEngineConfig) -> str:
         assert isinstance(engine, ReusableEngine)
         return engine
 
-    is_local = Path(model.path).exists()
-
     def find_change() -> str:
-        if not is_local:  # a commit of the hub, whose files do not change
-            return ""
         try:
-            now = resolve_model(config.model, config.revision, config.trust_remote_code)
+            return "the model's files have changed" if has_model_changed(model) else ""
         except KmmluError as error:
             return f"the model cannot be read any more: {error}"
-        return "" if now.digest == model.digest else "the model's files have changed"
 
     try:
         return worker.serve_commands(open_engine, find_change)

@@ -37,6 +37,25 @@ SILENT_SEC = 30.0  # after which a worker is asked whether it lives
 ALIVE_SEC = 60.0  # in which it then answers, even while it imports libraries
 
 
+def await_message(link: Link, path: Path) -> dict[str, Any]:
+    """The next message, however long the process behind the socket ``path`` computes or reads, as long as it
+    lives. LinkLostError if it is gone, or does not even say that it lives.
+    """
+    while True:
+        try:
+            return link.receive(SILENT_SEC)
+        except TimeoutError:
+            other = connect_to_worker(path)
+            if other is None:
+                raise LinkLostError("its process is gone") from None
+            with contextlib.closing(other):
+                try:
+                    other.send({"do": "status"}, ALIVE_SEC)
+                    other.receive(ALIVE_SEC)
+                except TimeoutError:
+                    raise LinkLostError("its process does not answer") from None
+
+
 class WarmEngine:
     """An engine in another process, with this command as its only user until ``close``."""
 
@@ -159,22 +178,10 @@ class WarmEngine:
         self._reply_due = False
 
     def _receive(self, link: Link) -> dict[str, Any]:
-        """The next message, however long the engine computes, as long as its process lives."""
-        while True:
-            try:
-                return link.receive(SILENT_SEC)
-            except TimeoutError:
-                other = connect_to_worker(self._path)
-                if other is None:
-                    raise LinkLostError("its process is gone") from None
-                with contextlib.closing(other):
-                    try:
-                        other.send({"do": "status"}, ALIVE_SEC)
-                        other.receive(ALIVE_SEC)
-                    except TimeoutError:
-                        raise LinkLostError("its process does not answer") from None
-            except BadMessageError as error:
-                raise LinkLostError(str(error)) from error
+        try:
+            return await_message(link, self._path)
+        except BadMessageError as error:
+            raise LinkLostError(str(error)) from error
 
     def swap(self, adapter: Adapter | None) -> None:
         if self._link is not None:

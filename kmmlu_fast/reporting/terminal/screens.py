@@ -17,7 +17,6 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from kmmlu_fast.analysis.comparison import PairComparison
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.letters import normalize_logprobs
 from kmmlu_fast.core.schema import LETTERS, OPTION_LETTERS
@@ -25,11 +24,10 @@ from kmmlu_fast.core.untrusted_text import bounded_repr, one_line, strip_control
 from kmmlu_fast.reporting.terminal import tables
 from kmmlu_fast.reporting.wording import exam_text
 from kmmlu_fast.reporting.wording.language import Translator
-from kmmlu_fast.reporting.wording.recipe_text import key_audit_lines, recipe_sentence
-from kmmlu_fast.reporting.wording.verdict import word_verdict
 from kmmlu_fast.runs.run import Run
 
-if TYPE_CHECKING:  # they bring the readers of all foreign files along
+if TYPE_CHECKING:  # they bring the comparisons and the readers of all foreign files along
+    from kmmlu_fast.analysis.comparison import PairComparison
     from kmmlu_fast.reporting.config import CompareConfig
     from kmmlu_fast.reporting.report_data import ReportData
 
@@ -85,6 +83,8 @@ def refusal_lines(report: ReportData, t: Translator) -> list[str]:
 
 def recipe_and_audit_lines(report: ReportData, config: CompareConfig, t: Translator) -> list[str]:
     """What --group and --key-audit asked for."""
+    from kmmlu_fast.reporting.wording.recipe_text import key_audit_lines, recipe_sentence
+
     audit = key_audit_lines(report.key_audit, t) if config.key_audit else []
     return [*(recipe_sentence(recipe, t) for recipe in report.recipes), *audit]
 
@@ -98,6 +98,8 @@ def _print_exams(console: Console, report: ReportData, t: Translator) -> None:
 
 def _print_pair(console: Console, pair: PairComparison, t: Translator, brief: bool, by_subject: bool) -> None:
     """The verdict, then the tables; ``brief``: the verdict alone."""
+    from kmmlu_fast.reporting.wording.verdict import word_verdict
+
     names = f"{t('first')}: {pair.first}   {t('second')}: {pair.second}"
     console.print(Text(strip_control_characters(names), style="bold"))
     verdict = word_verdict(pair, t)

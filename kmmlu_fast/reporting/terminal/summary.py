@@ -12,21 +12,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kmmlu_fast.analysis.protocol_effects import compare_protocols
 from kmmlu_fast.analysis.written_forms import summarise_letter_forms
 from kmmlu_fast.core.untrusted_text import strip_control_characters
 from kmmlu_fast.data.subjects import group_order
 from kmmlu_fast.reporting.charts.figure import FEW
 from kmmlu_fast.reporting.terminal.screens import print_fitted_table, wide_console
 from kmmlu_fast.reporting.terminal.tables import forms_table, protocols_table
-from kmmlu_fast.reporting.wording.early_stopping import (
-    decision_lines,
-    early_stopping_lines,
-    recorded_decisions,
-)
 from kmmlu_fast.reporting.wording.form_text import low_mass_line
 from kmmlu_fast.reporting.wording.language import Translator, format_percent, get_translator
-from kmmlu_fast.reporting.wording.protocol_text import protocol_sentences
 from kmmlu_fast.reporting.wording.reasoning_text import reasoning_lines
 from kmmlu_fast.runs.metrics import SubjectScore, SummaryMetrics, require_summary
 from kmmlu_fast.runs.run import Run
@@ -54,15 +47,28 @@ def print_summary(runs: list[Run], lang: str = "en") -> None:  # noqa: C901 - th
     for group in complete:
         for run in group:
             _print_notes(console, run, t)
-        for pair in recorded_decisions(group):
-            lines = decision_lines(pair, get_translator(lang, "early"))
-            text = "\n".join(_add_exam_title(lines, group[0], by_exam))
-            console.print(text, highlight=False, markup=False, soft_wrap=True)
+        if any(run.pass_metrics.decision for run in group):
+            for lines in _decision_lines(group, lang):
+                text = "\n".join(_add_exam_title(lines, group[0], by_exam))
+                console.print(text, highlight=False, markup=False, soft_wrap=True)
     for group in early:
-        lines = early_stopping_lines(group, recorded_decisions(group), lang)
-        print("\n".join(_add_exam_title(lines, group[0], by_exam)))
+        print("\n".join(_add_exam_title(_early_lines(group, lang), group[0], by_exam)))
     for run in runs:
         print(strip_control_characters(t("run_directory", path=run.path)))
+
+
+def _decision_lines(group: list[Run], lang: str) -> list[list[str]]:
+    """What ``--until-decided`` found, of runs that were asked to the end."""
+    from kmmlu_fast.reporting.wording.early_stopping import decision_lines, recorded_decisions
+
+    t = get_translator(lang, "early")
+    return [decision_lines(pair, t) for pair in recorded_decisions(group)]
+
+
+def _early_lines(group: list[Run], lang: str) -> list[str]:
+    from kmmlu_fast.reporting.wording.early_stopping import early_stopping_lines, recorded_decisions
+
+    return early_stopping_lines(group, recorded_decisions(group), lang)
 
 
 def _summary_of(run: Run) -> SummaryMetrics:
@@ -81,6 +87,9 @@ def _state_label(run: Run) -> str:
 
 def print_protocols(runs: list[Run], protocols: list[str], lang: str = "en") -> None:
     """Per exam and model state, its numbers under each protocol; ``runs``: protocol by protocol."""
+    from kmmlu_fast.analysis.protocol_effects import compare_protocols
+    from kmmlu_fast.reporting.wording.protocol_text import protocol_sentences
+
     console, t = wide_console(), get_translator(lang, "report", "summary")
     each = len(runs) // len(protocols)
     for place in range(each):

@@ -7,21 +7,15 @@ nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 from rich.table import Table
 from rich.text import Text
 
-from kmmlu_fast.analysis.comparison import PairComparison
-from kmmlu_fast.analysis.headline import Headline
-from kmmlu_fast.analysis.letter_bias.letter_prior import Decomposition
 from kmmlu_fast.analysis.paired import ALPHA, PairedDifference
-from kmmlu_fast.analysis.protocol_effects import ProtocolRow
-from kmmlu_fast.analysis.ranking import RankInterval
 from kmmlu_fast.core.schema import OPTION_LETTERS
 from kmmlu_fast.core.untrusted_text import strip_control_characters
-from kmmlu_fast.reporting.html.tables import supercategory_columns
 from kmmlu_fast.reporting.wording.form_text import FORM_COLUMN_KEYS, form_table_rows
 from kmmlu_fast.reporting.wording.language import (
     Translator,
@@ -31,8 +25,14 @@ from kmmlu_fast.reporting.wording.language import (
     format_points_range,
     format_rank,
 )
-from kmmlu_fast.reporting.wording.protocol_text import PROTOCOL_COLUMN_KEYS, protocol_table_rows
 from kmmlu_fast.runs.run import Run
+
+if TYPE_CHECKING:  # eval's summary, which needs one of these tables, starts without comparisons
+    from kmmlu_fast.analysis.comparison import PairComparison
+    from kmmlu_fast.analysis.headline import Headline
+    from kmmlu_fast.analysis.letter_bias.letter_prior import Decomposition
+    from kmmlu_fast.analysis.protocol_effects import ProtocolRow
+    from kmmlu_fast.analysis.ranking import RankInterval
 
 MOST_CHANGED = 8  # subjects shown, by the size of their change
 _GROUP_COLUMNS = ("questions", "first", "second", "difference", "interval", "holm", "bh")
@@ -46,6 +46,8 @@ def leaderboard_table(
 ) -> Table:
     """All runs, best micro first, with the difference from the base and the ranks they may have."""
     some_clean = any(row.clean is not None for row in rows)
+    from kmmlu_fast.reporting.html.tables import supercategory_columns
+
     groups = supercategory_columns(rows)
     columns = [t("short_micro"), t("interval"), t("short_macro")]
     possible = {rank.name: format_rank(rank) for rank in ranks}
@@ -151,6 +153,8 @@ def letters_table(pair: PairComparison, split: Decomposition, t: Translator) -> 
 
 def protocols_table(rows: Sequence[ProtocolRow], t: Translator) -> Table:
     """One model under several protocols."""
+    from kmmlu_fast.reporting.wording.protocol_text import PROTOCOL_COLUMN_KEYS, protocol_table_rows
+
     table = _new_table(t("protocol") + ", %", *(t(name) for name in PROTOCOL_COLUMN_KEYS[1:]))
     for row in protocol_table_rows(rows, t):
         table.add_row(*text_cells(*row))

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from kmmlu_fast.analysis.comparison import PairComparison
 from kmmlu_fast.analysis.written_forms import LOW_MASS, FormSplit, FormSummary, summarise_letter_forms
 from kmmlu_fast.reporting.wording.language import Translator, format_percent, format_points
 from kmmlu_fast.reporting.wording.letter_habit import SIZEABLE, interval_values
 from kmmlu_fast.runs.run import Run
+
+if TYPE_CHECKING:
+    from kmmlu_fast.analysis.comparison import PairComparison
 
 FORM_COLUMN_KEYS = (
     *("run", "scored_form", "mass_spaced", "mass_bare", "accuracy_spaced", "accuracy_bare"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,9 +13,12 @@ import torch
 
 from kmmlu_fast.core.errors import AdapterError, EngineError
 from kmmlu_fast.core.schema import Adapter
+from kmmlu_fast.engines.vllm.engine import VllmEngine
 from kmmlu_fast.engines.vllm.weight_swap import SwapWorker, WeightSwapper
 from kmmlu_fast.models import deltas
+from kmmlu_fast.models.adapters import load_adapters
 from kmmlu_fast.models.deltas import LoraDelta
+from kmmlu_fast.models.model import resolve_model
 
 
 def adapter(name: str) -> Adapter:
@@ -133,3 +137,22 @@ def test_the_worker_sums_on_its_own_device(tmp_path: Path, monkeypatch: pytest.M
     assert worker.write_adapter(str(tmp_path)) == 1
     [(name, weight)] = written
     assert name == "layers.1.q_proj.weight" and weight.device.type == "meta"
+
+
+def test_an_adapter_that_was_replaced_is_not_answered_under_the_old_digest(
+    model: Path, lora: Path, tmp_path: Path
+) -> None:
+    """Trained again into the same folder after the command, or its warm engine, was told the digest."""
+    [told] = load_adapters([str(shutil.copytree(lora, tmp_path / "lora"))], resolve_model(str(model)), "swap")
+    written: list[str | None] = []
+    engine = VllmEngine.__new__(VllmEngine)
+    engine._llm = SimpleNamespace(collective_rpc=lambda name, args: written.extend(args))
+    swapper = WeightSwapper(engine._write_adapter, lambda: None)
+    swapper.swap_to(told)
+    swapper.swap_to(None)
+    config = told.path / "adapter_config.json"
+    config.write_text(config.read_text() + " ")
+    with pytest.raises(AdapterError, match="changed since this command read them"):
+        swapper.swap_to(told)
+    assert written == [str(told.path), None, str(told.path), None] and swapper.adapter is None
+    swapper.check_usable()

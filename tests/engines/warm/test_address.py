@@ -53,7 +53,26 @@ def test_somebody_elses_directory_is_refused(runtime: Path, monkeypatch: pytest.
     owner = folder.stat().st_uid
     monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
     with pytest.raises(ConfigError, match=f"belongs to another user \\(uid {owner}\\)"):
-        address.make_socket_folder()
+        address.check_socket_folder(folder)
+
+
+def test_a_runtime_directory_of_another_user_or_without_rights_is_passed_over(
+    runtime: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """As after sudo -E, whose root would leave a directory there that the user cannot enter."""
+    temporary = tmp_path_factory.mktemp("temporary")
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    user = os.geteuid()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "geteuid", lambda: user + 1)
+        assert address.socket_folder() == temporary / f"kmmlu_fast-{user + 1}"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda path, wanted: wanted != os.W_OK | os.X_OK)
+        assert address.make_socket_folder() == temporary / f"kmmlu_fast-{user}"
+    (runtime / "file").touch()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime / "file"))
+    assert address.socket_folder().parent == temporary
+    assert not (runtime / "kmmlu_fast").exists()
 
 
 def test_a_link_or_a_file_in_its_place_is_refused(runtime: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from warm_cases import (
     warm_thread,
 )
 
+from kmmlu_fast.engines.warm import client, remote_engine
 from kmmlu_fast.engines.warm.address import socket_path
 from kmmlu_fast.engines.warm.client import find_socket_folder, find_warm_engine
 from kmmlu_fast.engines.warm.identity import EngineIdentity
@@ -56,6 +58,22 @@ def test_a_worker_that_ends_before_the_turn_came_is_no_fault(
     with warm_thread(tmp_path, find_change=lambda: "the model's files have changed"):
         assert find_warm_engine(IDENTITY, tmp_path, pytest.fail) is None
     assert "ended before it was this command's turn" in caplog.text
+
+
+def test_a_worker_that_first_reads_the_model_again_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Minutes for a large model whose files were touched; nothing is sent meanwhile."""
+    monkeypatch.setattr(remote_engine, "SILENT_SEC", 0.05)
+    monkeypatch.setattr(client, "ALIVE_SEC", 0.05)
+    reading = threading.Event()
+
+    def find_change() -> str:
+        reading.wait(0.5)
+        return ""
+
+    with warm_thread(tmp_path, find_change=find_change):
+        connect(tmp_path).close()
 
 
 def test_without_a_worker_nothing_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from kmmlu_fast.engines.warm import identity as identities
 from kmmlu_fast.engines.warm.config import WarmEngineConfig
 from kmmlu_fast.engines.warm.identity import describe_identity_differences, identify_engine
 from kmmlu_fast.evaluation.config import EvalConfig
-from kmmlu_fast.machine import device
+from kmmlu_fast.machine import device, variables
+from kmmlu_fast.machine.variables import record_library_variables
 from kmmlu_fast.models.model import Model
 
 MODEL = Model("m", "/models/m", None, "0123")
@@ -104,6 +106,7 @@ def test_model_files_adapters_versions_code_and_environment_count(monkeypatch: p
     [
         "HOME",
         "VLLM_LOGGING_LEVEL",
+        "VLLM_ENGINE_READY_TIMEOUT_S",
         "TORCHINDUCTOR_CACHE_DIR",
         "KMP_INIT_AT_FORK",
         "TORCH_CPP_LOG_LEVEL",
@@ -114,6 +117,35 @@ def test_other_variables_do_not(monkeypatch: pytest.MonkeyPatch, name: str) -> N
     before = key_of()
     monkeypatch.setenv(name, "other")
     assert key_of() == before
+
+
+def test_what_an_engine_of_this_process_set_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As vLLM 0.32 does when it starts on a CPU; a command after it finds the warm engine still."""
+    monkeypatch.setattr(variables, "_set_by_libraries", {})
+    names = ("LD_PRELOAD", "TORCHINDUCTOR_CPP_DYNAMIC_THREADS", "VLLM_SSM_CONV_STATE_LAYOUT")
+    for name in names:
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    before = key_of()
+    with record_library_variables():
+        for name in names:
+            monkeypatch.setenv(name, "set by vLLM")
+    assert key_of() == before
+    monkeypatch.setenv("VLLM_SSM_CONV_STATE_LAYOUT", "DS")
+    assert key_of() != before
+
+
+def test_an_interpreter_is_its_environment_by_whatever_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    before = key_of()
+    monkeypatch.setattr(sys, "executable", f"{sys.prefix}/bin/python3.99")
+    assert key_of() == before
+    (tmp_path / "link").symlink_to(sys.prefix)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "link"))
+    assert key_of() == before
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    assert key_of() != before
 
 
 def test_on_a_gpu_texts_and_letters_are_two_engines(monkeypatch: pytest.MonkeyPatch) -> None:
