@@ -100,10 +100,18 @@ class ImproveConfig(EngineConfig):
     )
     dataset_revision: str | None = Field(None, description="revision of the dataset on the hub")
     selection: PositiveInt = Field(
-        20, description="train questions per subject on which recipes are chosen; never trained on"
+        20,
+        description=(
+            "train questions per subject on which recipes are chosen; never trained on; default: 20, fewer if"
+            " that is all there are"
+        ),
     )
     weakness: PositiveInt = Field(
-        10, description="train questions per subject that show where the base is weak; never trained on"
+        10,
+        description=(
+            "train questions per subject that show where the base is weak; never trained on; default: 10,"
+            " fewer if that is all there are"
+        ),
     )
     rungs: int = Field(
         2, ge=1, le=6, description="times that recipes are scored while they train; the worse ones stop there"
