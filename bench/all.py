@@ -116,7 +116,7 @@ ROUND: dict[str, tuple[list[str], tuple[Figure, ...]]] = {
             Figure(
                 "command to first answers, s",
                 lambda e: _median(_row(e, tree="now", what="first answers"), "sec"),
-                12.0,
+                9.0,
             ),
             Figure(
                 "finished run shown again, s",
