@@ -10,7 +10,7 @@ from kmmlu_fast.core.console import log_note
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.core.reading import expand_path
 from kmmlu_fast.evaluation.config import EvalConfig
-from kmmlu_fast.models.adapter_files import find_adapter_folder, read_base_reference
+from kmmlu_fast.models.adapter_files import find_adapter_folder, read_base_reference, split_adapter_spec
 
 
 def take_base_from_adapters(config: EvalConfig) -> EvalConfig:
@@ -19,7 +19,7 @@ def take_base_from_adapters(config: EvalConfig) -> EvalConfig:
         return config
     references: dict[str, tuple[str, str | None]] = {}
     for spec in config.adapter:
-        folder, _ = find_adapter_folder(spec.rpartition("=")[2])
+        folder, _ = find_adapter_folder(split_adapter_spec(spec)[1])
         name, revision = read_base_reference(folder, f"--adapter {folder}")
         if name:
             references[spec] = (name, revision)

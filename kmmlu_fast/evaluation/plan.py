@@ -27,7 +27,7 @@ from kmmlu_fast.evaluation.questions import EvalQuestions, load_eval_questions
 from kmmlu_fast.evaluation.sampling_defaults import use_model_sampling
 from kmmlu_fast.machine import environment
 from kmmlu_fast.models import model as models
-from kmmlu_fast.models.adapter_files import require_adapter_folder
+from kmmlu_fast.models.adapter_files import require_adapter_folder, split_adapter_spec
 from kmmlu_fast.models.adapters import adapter_warnings, load_adapters
 from kmmlu_fast.models.model import Model
 from kmmlu_fast.models.tokens import open_tokenizer
@@ -129,7 +129,7 @@ def _check_local_files(config: EvalConfig) -> None:
     if config.model.startswith((".", "/", "~")):
         models.resolve_model(config.model, config.revision, config.trust_remote_code)
     for spec in config.adapter:
-        require_adapter_folder(spec.rpartition("=")[2])
+        require_adapter_folder(split_adapter_spec(spec)[1])
     if config.chat_template is not None:
         check_template_file(config.chat_template, config.chat_template_kwargs)
 

@@ -78,17 +78,6 @@ class ImproveConfig(EngineConfig):
         able = ", ".join(name for name in ENGINES if find_engine_kind(name).computes_here)
         raise ValueError(f"improve trains adapters and loads them itself, which takes one of {able}")
 
-    @field_validator("output_dir")
-    @classmethod
-    def _refuse_equals_sign(cls, value: Path) -> Path:
-        """Adapters below it are given to ``eval`` as NAME=PATH."""
-        if "=" in str(value.absolute()):
-            raise ValueError(
-                f"{value.absolute()} contains '=', which ends an adapter's name in NAME=PATH; give a path"
-                " without it"
-            )
-        return value
-
     recipes: Path = Field(description="YAML file with recipes (a list), a grid, or both")
     output_dir: Path = Field(
         Path("out/improve"),

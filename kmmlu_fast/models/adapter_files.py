@@ -45,6 +45,16 @@ class AdapterFiles:
     digest: str  # of every byte of weights and settings
 
 
+def split_adapter_spec(spec: str) -> tuple[str, str]:
+    """Name ("" if none is given) and path of ``[NAME=]PATH``. A path may hold "=" (``out/lr=1e-4``): the name
+    ends at the first one, and has no "/".
+    """
+    name, equals, path = spec.partition("=")
+    if not equals or "/" in name or expand_path(spec, "--adapter").exists():
+        return "", spec
+    return name, path
+
+
 def find_adapter_folder(path: str) -> tuple[Path, str]:
     """The directory for ``PATH`` or ``ORG/NAME[@REVISION]`` and the name to call it by; a hub repository is
     downloaded. AdapterError if there is neither."""

@@ -25,7 +25,12 @@ from kmmlu_fast.models.adapter_features import (
 )
 from kmmlu_fast.models.adapter_files import ADAPTER_CARD as ADAPTER_CARD
 from kmmlu_fast.models.adapter_files import STATE as STATE
-from kmmlu_fast.models.adapter_files import AdapterFiles, find_adapter_folder, read_adapter_files
+from kmmlu_fast.models.adapter_files import (
+    AdapterFiles,
+    find_adapter_folder,
+    read_adapter_files,
+    split_adapter_spec,
+)
 from kmmlu_fast.models.adapter_fit import check_adapter_fit
 from kmmlu_fast.models.model import Model
 
@@ -53,7 +58,7 @@ def load_adapters(specs: list[str], model: Model, mode: str) -> list[Adapter]:
     """
     adapters: list[Adapter] = []
     for number, spec in enumerate(specs, start=1):
-        name, _, path = spec.rpartition("=")
+        name, path = split_adapter_spec(spec)
         folder, own_name = find_adapter_folder(path)
         taken = {adapter.name for adapter in adapters}
         if not name:  # vLLM distinguishes adapters by name only, so "a/lora" and "b/lora" need two names

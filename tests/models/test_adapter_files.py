@@ -13,13 +13,39 @@ from tiny import make_tiny_adapter, make_tiny_model
 
 from kmmlu_fast.core.errors import AdapterError
 from kmmlu_fast.models import adapter_files
-from kmmlu_fast.models.adapter_files import find_adapter_folder, read_adapter_files, read_base_reference
+from kmmlu_fast.models.adapter_files import (
+    find_adapter_folder,
+    read_adapter_files,
+    read_base_reference,
+    split_adapter_spec,
+)
 
 
 @pytest.fixture(scope="module")
 def lora(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("files")
     return make_tiny_adapter(make_tiny_model(root / "base"), root / "lora")
+
+
+@pytest.mark.parametrize(
+    ("spec", "parts"),
+    [
+        ("out/lora", ("", "out/lora")),
+        ("org/name@main", ("", "org/name@main")),
+        ("mine=out/lora", ("mine", "out/lora")),
+        ("out/lr=1e-4", ("", "out/lr=1e-4")),
+        ("/abs/lr=1e-4/r=16", ("", "/abs/lr=1e-4/r=16")),
+        ("mine=out/lr=1e-4", ("mine", "out/lr=1e-4")),
+        ("r=16", ("", "r=16")),  # a directory of that name is here
+        ("r=8", ("r", "8")),
+    ],
+)
+def test_a_path_with_an_equals_sign_is_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str, parts: tuple[str, str]
+) -> None:
+    (tmp_path / "r=16").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert split_adapter_spec(spec) == parts
 
 
 def in_parts(lora: Path, folder: Path) -> Path:
