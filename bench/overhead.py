@@ -57,7 +57,7 @@ def measure(config: OverheadConfig) -> dict[str, Any]:
     began = time.perf_counter()
     from kmmlu_fast.engines.fake import FakeEngine
     from kmmlu_fast.evaluation import plan as planning
-    from kmmlu_fast.evaluation import runner
+    from kmmlu_fast.evaluation import model_states, runner
     from kmmlu_fast.evaluation import session as evaluation
     from kmmlu_fast.evaluation.config import EvalConfig
     from kmmlu_fast.models import model as models
@@ -72,7 +72,7 @@ def measure(config: OverheadConfig) -> dict[str, Any]:
     )
     vars(planning)["open_tokenizer"] = lambda model: tokenizer
     watch, resident_bytes = Stopwatch(), restart_peak()
-    watch.follow(evaluation, "make_eval_plans", "read_render")  # tokens are made beside the asking
+    watch.follow(model_states, "make_eval_plans", "read_render")  # tokens are made beside the asking
     watch.follow(runner, "ask_questions", "ask_score_store")
     watch.follow(store.RunStore, "finish", "join_metrics")
     began = time.perf_counter()

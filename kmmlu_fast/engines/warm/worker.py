@@ -80,8 +80,12 @@ class WarmWorker:
         self._started = time.time()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            self._listener.bind(str(self._path))
+            # under another name until it listens: a command that came in between would be turned away
+            bound = self._path.with_suffix(".bind")
+            bound.unlink(missing_ok=True)
+            self._listener.bind(str(bound))
             self._listener.listen(16)
+            bound.replace(self._path)
             self._listener.settimeout(_ACCEPT_SEC)
         except BaseException:
             self.close()
