@@ -56,8 +56,8 @@ def measure(config: OverheadConfig) -> dict[str, Any]:
     """
     began = time.perf_counter()
     from kmmlu_fast.engines.fake import FakeEngine
-    from kmmlu_fast.evaluation import plan as planning
     from kmmlu_fast.evaluation import model_states, runner
+    from kmmlu_fast.evaluation import plan as planning
     from kmmlu_fast.evaluation import session as evaluation
     from kmmlu_fast.evaluation.config import EvalConfig
     from kmmlu_fast.models import model as models
