@@ -33,7 +33,7 @@ TESTED_ELSEWHERE = {
     ),
     "whole, through the verbs that they end or start (tests/faults, tests/doors)": (
         "command/exit_codes command/help_text command/run command/streams core/console core/untrusted_text"
-        " core/files core/locks core/digests machine/extras machine/environment"
+        " core/files core/locks core/digests machine/extras"
         " reporting/report_files reporting/run_comparisons"
     ),
     "through real engines (tests/engines/*/test_engine*.py) and tests/faults/test_servers.py": (
