@@ -96,12 +96,12 @@ def sweep_lock(path: Path) -> None:
     """Remove what killed owners of this lock left beside it. For commands that need not take it, because what
     it guards is complete; never waits.
     """
-    from filelock import FileLock, Timeout
-
     sweep_partials(path.parent)
     record = path.with_name(path.name + OWNER)
     if not record.exists():
         return
+    from filelock import FileLock, Timeout
+
     with contextlib.suppress(OSError, RuntimeError, Timeout), warnings.catch_warnings(action="ignore"):
         file_lock = FileLock(path, thread_local=False)
         file_lock.acquire(timeout=0)
