@@ -22,6 +22,7 @@ import polars as pl
 import pytest
 
 from kmmlu_fast.analysis.exact_band import ChangeInterval
+from kmmlu_fast.analysis.recipes import RecipeEffect
 from kmmlu_fast.command.flags import build_config
 from kmmlu_fast.core.errors import TrainError
 from kmmlu_fast.core.prediction_frames import predictions_frame
@@ -43,6 +44,21 @@ RECIPES = """
 common: {size: 16, effective_batch: 8, num_train_epochs: 1}
 grid: {learning_rate: [1.0e-4, 2.0e-4], r: [4, 8, 16]}
 """
+
+# Over two seeds, whose first adapter was decided after 225 questions.
+EFFECT = RecipeEffect(
+    name="winner",
+    first="base",
+    runs=("best-s0", "best-s1"),
+    questions=225,
+    effects=(0.03, 0.01),
+    effect=0.02,
+    low=-0.01,
+    high=0.05,
+    inner_low=-0.01,
+    inner_high=0.05,
+    seed_deviation=0.01,
+)
 
 
 def make_dataset(folder: Path, *, test_seed: int = 1, rows: int = 12, dev: int = 5) -> Path:

@@ -6,25 +6,9 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from made_searches import grid, make_config, make_result
+from made_searches import EFFECT, grid, make_config, make_result
 
-from kmmlu_fast.analysis.recipes import RecipeEffect
 from kmmlu_fast.improvement.search_report import write_search_report
-
-EFFECT = RecipeEffect(
-    name="winner",
-    first="base",
-    runs=("best-s0", "best-s1"),
-    questions=225,
-    effects=(0.03, 0.01),
-    effect=0.02,
-    low=-0.01,
-    high=0.05,
-    inner_low=-0.01,
-    inner_high=0.05,
-    seed_deviation=0.01,
-    p_value=0.01,
-)
 
 
 def test_p_of_a_fixed_number_of_questions_is_not_told_of_one_that_the_answers_chose(tmp_path: Path) -> None:
@@ -32,7 +16,7 @@ def test_p_of_a_fixed_number_of_questions_is_not_told_of_one_that_the_answers_ch
     result = make_result(grid([10, 20], [4, 8]), [400, 402, 398, 412])
     config.output_dir.mkdir()
     for verdicts, p_value in (({"best-s0": "undecided"}, None), ({}, 0.01)):
-        found = replace(result.confirmation, effect=EFFECT, verdicts=verdicts)
+        found = replace(result.confirmation, effect=replace(EFFECT, p_value=0.01), verdicts=verdicts)
         page = write_search_report(config, replace(result, confirmation=found))
         stored = json.loads((config.output_dir / "result.json").read_text())["confirmation"]
         assert stored["effect"]["p_value"] == p_value and stored["effect"]["questions"] == 225

@@ -6,10 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from made_searches import grid, make_config, make_result, right
+from made_searches import EFFECT, grid, make_config, make_result, right
 
 from kmmlu_fast.analysis.exact_band import ChangeInterval
-from kmmlu_fast.analysis.recipes import RecipeEffect
 from kmmlu_fast.improvement.recipes import Recipe
 from kmmlu_fast.improvement.search import SearchResult
 from kmmlu_fast.improvement.summary import (
@@ -101,21 +100,6 @@ def test_a_tie_and_the_verdicts_of_both_seeds_are_told() -> None:
     assert verdict_sentences(replace(result, confirmation=alone))[0].endswith(
         "not shown to be better or worse."
     )
-
-
-EFFECT = RecipeEffect(
-    name="winner",
-    first="base",
-    runs=("best-s0", "best-s1"),
-    questions=225,
-    effects=(0.03, 0.01),
-    effect=0.02,
-    low=-0.01,
-    high=0.05,
-    inner_low=-0.01,
-    inner_high=0.05,
-    seed_deviation=0.01,
-)
 
 
 def two_seeds(result: SearchResult) -> SearchResult:
