@@ -51,7 +51,7 @@ def run_module(arguments: list[str], failure: type[KmmluError]) -> None:
     """Run ``python -m`` with these arguments, as ``run_verb`` does. ``find_kill_signal`` of the error tells
     whether the child was ended from outside.
     """
-    last = ""
+    last = held = ""
     with subprocess.Popen(
         [sys.executable, "-m", *arguments],
         stdout=subprocess.DEVNULL,
@@ -62,8 +62,13 @@ def run_module(arguments: list[str], failure: type[KmmluError]) -> None:
         assert child.stderr is not None
         try:
             for line in child.stderr:
-                last = line.strip() or last
-                log_note(line.rstrip())
+                if held:
+                    log_note(held)
+                last, held = line.strip() or last, ""
+                if line.startswith("error: "):  # if it is the last one, the caller tells it
+                    held = line.rstrip()
+                else:
+                    log_note(line.rstrip())
         except BaseException:
             child.terminate()
             raise

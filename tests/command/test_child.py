@@ -19,10 +19,22 @@ from kmmlu_fast.core.errors import DataError
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_childs_fault_is_raised_in_its_words(tmp_path: Path) -> None:
+def test_the_childs_fault_is_raised_in_its_words_and_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "kmmlu_fast")
     config = build_config(LeakageConfig, train_file=tmp_path / "none.jsonl", dataset="sample")
     with pytest.raises(DataError, match=r"none\.jsonl"):
         run_verb("leakage", config, DataError)
+    assert "none.jsonl" not in caplog.text
+
+
+def test_an_error_that_is_not_the_last_word_is_passed_on(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "kmmlu_fast")
+    said = "import os; os.write(2, b'error: first\\nsecond\\n'); os._exit(2)"
+    with pytest.raises(DataError, match="second"):
+        run_module(["timeit", "-n", "1", "-r", "1", said], DataError)
+    assert [record.getMessage() for record in caplog.records][:2] == ["error: first", "second"]
 
 
 def fail_in_child(statement: str) -> DataError:
