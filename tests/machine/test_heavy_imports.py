@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from kmmlu_fast.machine.heavy_imports import UNUSED, hide_packages, pause_garbage_collection
+from kmmlu_fast.machine.heavy_imports import (
+    DEFERRED,
+    UNUSED,
+    defer_functions,
+    hide_packages,
+    note_sources_fast,
+    pause_garbage_collection,
+)
 
 
 class Cycle:
@@ -95,3 +102,69 @@ def test_freezing_is_left_to_the_one_who_asks_for_it() -> None:
             assert gc.get_freeze_count() > (before + kept) / 2  # not 0: some frozen objects die meanwhile
     finally:
         gc.unfreeze()
+
+
+@pytest.fixture
+def counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A package whose module ``part`` has a function and a constant."""
+    folder = tmp_path / "counted"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("", encoding="utf-8")
+    (folder / "part.py").write_text("SIZE = 3\ndef add(a, b=1):\n    return a + b\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("counted", "counted.part"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return "counted.part"
+
+
+def test_a_deferred_function_imports_its_module_when_it_is_called(counted: str) -> None:
+    with defer_functions({counted: ("add",), "not_installed_at_all.part": ("f",)}):
+        add = importlib.import_module(counted).add
+        assert "counted" not in sys.modules  # not even the package
+        assert importlib.util.find_spec("counted") is not None
+        with pytest.raises(ImportError):
+            importlib.import_module("not_installed_at_all.part")
+    assert counted not in sys.modules and add.__name__ == "add"
+    assert add(2, b=5) == 7
+    assert importlib.import_module(counted).add(2) == 3 and sys.modules[counted].__file__
+
+
+def test_what_else_a_deferred_module_has_is_imported_in_the_block_too(counted: str) -> None:
+    with defer_functions({counted: ("add",)}):
+        module = importlib.import_module(counted)
+        assert not hasattr(module, "__file__") and counted in sys.modules  # asked for by inspect
+        assert module.SIZE == 3
+        assert sys.modules[counted].SIZE == 3 and sys.modules[counted] is not module
+    assert sys.modules[counted].__file__  # the real one stays
+    with pytest.raises(AttributeError):
+        _ = module.nothing
+
+
+def test_a_module_imported_before_is_not_deferred(counted: str) -> None:
+    real = importlib.import_module(counted)
+    with defer_functions({counted: ("add",)}):
+        assert importlib.import_module(counted) is real
+    assert sys.modules[counted] is real
+
+
+@pytest.mark.parametrize("name", list(DEFERRED))
+def test_deferred_functions_exist(name: str) -> None:
+    module = pytest.importorskip(name)
+    assert not [function for function in DEFERRED[name] if not callable(getattr(module, function))]
+
+
+def test_torch_names_the_same_line_of_a_registration_in_the_block() -> None:
+    utils = pytest.importorskip("torch._library.utils")
+    original = utils.get_source
+
+    def caller(level: int) -> str:
+        return str(utils.get_source(level))
+
+    expected = [caller(1), caller(2)]
+    line = sys._getframe().f_lineno - 1
+    with note_sources_fast():
+        assert utils.get_source is not original
+        found = [caller(1), caller(2)]
+    assert utils.get_source is original
+    assert found[0] == expected[0] and expected[1] == f"{__file__}:{line}"
+    assert found[1] == f"{__file__}:{line + 4}"

@@ -14,11 +14,18 @@ from kmmlu_fast.core.schema import Adapter
 from kmmlu_fast.engines.options import EngineOptions
 from kmmlu_fast.engines.vllm import startup_phases
 from kmmlu_fast.engines.vllm.engine import EngineSettings, VllmEngine, prepare_environment
+from kmmlu_fast.engines.vllm.late_inductor import (
+    compile_when_called,
+    count_ranks_by_row,
+    import_without_inductor,
+)
 from kmmlu_fast.machine.device import has_gpu
 from kmmlu_fast.machine.heavy_imports import (
     UNUSED,
+    defer_functions,
     freeze_live_objects,
     hide_packages,
+    note_sources_fast,
     pause_garbage_collection,
 )
 from kmmlu_fast.machine.variables import record_library_variables
@@ -76,10 +83,18 @@ def start_vllm_reporting(settings: EngineSettings) -> VllmEngine:
 def start_vllm(settings: EngineSettings) -> VllmEngine:
     """Start vLLM in this process with a shortened import. vLLM needs Ray only for a model on several GPUs."""
     unused = [name for name in UNUSED if name != "ray" or settings.tensor_parallel_size == 1]
-    prepare_environment(has_gpu(), settings.model)
+    on_gpu = has_gpu()
+    prepare_environment(on_gpu, settings.model)
     gc.collect()  # freezing keeps what is garbage now for good
-    with pause_garbage_collection(), hide_packages(unused), record_library_variables():
-        import vllm.entrypoints.llm  # noqa: F401
+    with pause_garbage_collection(), hide_packages(unused), record_library_variables(), defer_functions():
+        if on_gpu or settings.compiled:
+            import vllm.entrypoints.llm
 
-        freeze_live_objects()
-        return VllmEngine(settings)
+            freeze_live_objects()
+            return VllmEngine(settings)
+        with compile_when_called(), note_sources_fast():
+            with import_without_inductor():
+                import vllm.entrypoints.llm  # noqa: F401
+            count_ranks_by_row()
+            freeze_live_objects()
+            return VllmEngine(settings)
