@@ -65,7 +65,7 @@ TESTED_ELSEWHERE = {
     "through exams and training rows (tests/data/test_exam.py, test_training_rows.py, contamination)": (
         "contamination/shingles core/letters data/exam_lookup data/exam_rows data/exam_tables data/file_text"
         " data/hub_rows data/inline_options data/question_cells data/records data/row_columns data/subjects"
-        " models/adapters"
+        " data/table_exam models/adapters"
     ),
     "in its process (tests/reporting/charts/test_svg_process.py)": "reporting/charts/svg_worker",
     "through reports (tests/reporting/html/test_page*.py, files/test_exports.py, terminal/test_summary.py)": (

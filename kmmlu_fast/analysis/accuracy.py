@@ -22,6 +22,7 @@ from kmmlu_fast.runs.metrics import Metrics
 from kmmlu_fast.runs.run import Run
 
 Z = 1.959963984540054  # two-sided 95 % of the normal distribution
+FEW = 20  # questions per subject; below, no single subject is called weak
 
 PARSED = pl.col("prediction").is_in(OPTION_LETTERS).fill_null(False)
 

@@ -132,7 +132,7 @@ def summarise_letter_forms(frame: pl.DataFrame) -> FormSummary | None:
     both = not (np.isnan(spaced).any() or np.isnan(bare).any())
     differing = float((spaced.argmax(axis=1) != bare.argmax(axis=1)).mean()) if both else None
     return FormSummary(
-        scored=_find_scored_form(frame.filter(pl.Series(known))),
+        scored=_find_scored_form(frame.filter(pl.Series(known.tolist()))),
         questions=int(known.sum()),
         spaced=_summarise_reading(spaced, key),
         bare=_summarise_reading(bare, key),

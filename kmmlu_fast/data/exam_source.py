@@ -21,7 +21,6 @@ from kmmlu_fast.core.schema import Question
 from kmmlu_fast.data import dataset as kmmlu
 from kmmlu_fast.data.exam import Exam
 from kmmlu_fast.data.exam_lookup import dataset_for_exam, find_exams, resolve_exam_source
-from kmmlu_fast.data.exam_rows import choose_subjects, load_exam, questions_from_frame, read_exam_frame
 from kmmlu_fast.data.hub_rows import is_hub_id
 from kmmlu_fast.data.subjects import SUBJECTS, find_subjects
 
@@ -63,8 +62,10 @@ class ExamSource:
         subject that does not exist, DataError for rows that cannot be read."""
         if self.exam.is_kmmlu:
             return kmmlu.read_frame(self.place, split, find_subjects(subjects or []), self.revision)
-        table = read_exam_frame(self.exam, split, self.dataset, self.revision)
-        return WithNotes(choose_subjects(self.exam, table.value, subjects or []), table.notes)
+        from kmmlu_fast.data import exam_rows
+
+        table = exam_rows.read_exam_frame(self.exam, split, self.dataset, self.revision)
+        return WithNotes(exam_rows.choose_subjects(self.exam, table.value, subjects or []), table.notes)
 
     def read_questions(self, split: str, subjects: list[str] | None = None) -> WithNotes[list[Question]]:
         """``read_split`` as records, in file order."""
@@ -73,7 +74,11 @@ class ExamSource:
 
     def make_questions(self, frame: pl.DataFrame) -> list[Question]:
         """Records from rows of this source."""
-        return kmmlu.kmmlu_questions_from_frame(frame) if self.exam.is_kmmlu else questions_from_frame(frame)
+        if self.exam.is_kmmlu:
+            return kmmlu.kmmlu_questions_from_frame(frame)
+        from kmmlu_fast.data import exam_rows
+
+        return exam_rows.questions_from_frame(frame)
 
     def load_exemplars(self, subjects: Iterable[str], num_fewshot: int) -> dict[str, list[Question]]:
         """The first ``num_fewshot`` dev questions per subject, in file order. ConfigError if the exam has no
@@ -82,6 +87,8 @@ class ExamSource:
         if self.exam.is_kmmlu:
             present = [subject for name, subject in SUBJECTS.items() if name in names]
             return kmmlu.load_kmmlu_exemplars(self.place, present, num_fewshot, self.revision)
+        from kmmlu_fast.data import exam_rows
+
         exemplars: dict[str, list[Question]] = {name: [] for name in names}
         if num_fewshot == 0:
             return exemplars
@@ -90,7 +97,8 @@ class ExamSource:
                 f"--num-fewshot {num_fewshot}: {self.exam.label} has no dev split to take examples from; use"
                 " --num-fewshot 0"
             )
-        for question in questions_from_frame(load_exam(self.exam, "dev", self.dataset, self.revision)):
+        dev = exam_rows.load_exam(self.exam, "dev", self.dataset, self.revision)
+        for question in exam_rows.questions_from_frame(dev):
             if question.subject in exemplars:
                 exemplars[question.subject].append(question)
         for name, group in exemplars.items():
@@ -107,7 +115,9 @@ class ExamSource:
         if self.exam.is_kmmlu:
             frame = self.read_split(split, subjects).value
         elif split in self.exam.splits:
-            frame = load_exam(self.exam, split, self.dataset, self.revision)
+            from kmmlu_fast.data import exam_rows
+
+            frame = exam_rows.load_exam(self.exam, split, self.dataset, self.revision)
         else:
             return None
         return kmmlu.frame_digest(frame)
@@ -133,8 +143,10 @@ class ExamSource:
         subject."""
         if self.exam.is_kmmlu:
             return [subject.name for subject in find_subjects(names)]
+        from kmmlu_fast.data import exam_rows
+
         subjects = pl.DataFrame({"subject": list(groups), "supercategory": list(groups.values())})
-        return choose_subjects(self.exam, subjects, names)["subject"].to_list()
+        return exam_rows.choose_subjects(self.exam, subjects, names)["subject"].to_list()
 
 
 def find_exam_sources(exams: list[str], dataset: str, revision: str | None = None) -> list[ExamSource]:

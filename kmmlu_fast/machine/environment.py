@@ -14,7 +14,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kmmlu_fast.machine.device import has_gpu
 from kmmlu_fast.machine.host import detect_cpu
 from kmmlu_fast.machine.packages import installed_version
 
@@ -42,7 +41,11 @@ def describe_device() -> dict[str, Any]:
     """The CPU's name and cores, and the GPU's name and memory if torch is loaded and sees one."""
     device: dict[str, Any] = {"cpu": detect_cpu().name, "cpu_count": os.cpu_count()}
     torch = sys.modules.get("torch")
-    if torch is not None and has_gpu():
+    if torch is None:
+        return device
+    from kmmlu_fast.machine.device import has_gpu
+
+    if has_gpu():
         properties = torch.cuda.get_device_properties(0)
         device |= {
             "gpu": properties.name,

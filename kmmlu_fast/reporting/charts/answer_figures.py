@@ -10,12 +10,17 @@ from pathlib import Path
 
 import polars as pl
 
-from kmmlu_fast.analysis.accuracy import expected_calibration_error, letters_of_frame, with_accuracy_interval
+from kmmlu_fast.analysis.accuracy import (
+    FEW,
+    expected_calibration_error,
+    letters_of_frame,
+    with_accuracy_interval,
+)
 from kmmlu_fast.analysis.comparison import PairComparison
 from kmmlu_fast.core.files import distinct_slugs
 from kmmlu_fast.reporting.charts import answer_charts
 from kmmlu_fast.reporting.charts import effort_figures as effort
-from kmmlu_fast.reporting.charts.figure import FEW, Figure, add_tooltips, run_legend
+from kmmlu_fast.reporting.charts.figure import Figure, add_tooltips, run_legend
 from kmmlu_fast.reporting.human_accuracy import with_known_human_accuracy
 from kmmlu_fast.reporting.report_data import ReportData
 from kmmlu_fast.reporting.wording.language import Translator, format_percent

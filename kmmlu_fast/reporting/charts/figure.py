@@ -14,8 +14,6 @@ import polars as pl
 from kmmlu_fast.reporting.charts.drawing import Palette
 from kmmlu_fast.reporting.wording.language import format_percent
 
-FEW = 20  # questions per subject; below, no single subject is called weak
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:

@@ -11,12 +11,12 @@ from typing import Any
 
 import polars as pl
 
+from kmmlu_fast.analysis.accuracy import FEW
 from kmmlu_fast.analysis.comparison import PairComparison
 from kmmlu_fast.analysis.key_audit import MIN_RUNS
 from kmmlu_fast.analysis.written_forms import summarise_letter_forms
 from kmmlu_fast.core.version import __version__
 from kmmlu_fast.reporting import human_accuracy
-from kmmlu_fast.reporting.charts.figure import FEW
 from kmmlu_fast.reporting.html import sections, tables
 from kmmlu_fast.reporting.report_data import ReportData
 from kmmlu_fast.reporting.wording import error_text, exam_text, form_text, protocol_text, reasoning_text

@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from kmmlu_fast.analysis.accuracy import FEW
 from kmmlu_fast.analysis.written_forms import summarise_letter_forms
 from kmmlu_fast.core.untrusted_text import strip_control_characters
 from kmmlu_fast.data.subjects import group_order
-from kmmlu_fast.reporting.charts.figure import FEW
 from kmmlu_fast.reporting.terminal.screens import print_fitted_table, wide_console
 from kmmlu_fast.reporting.terminal.tables import forms_table, protocols_table
 from kmmlu_fast.reporting.wording.form_text import low_mass_line

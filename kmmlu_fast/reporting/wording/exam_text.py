@@ -7,18 +7,22 @@ numbers are computed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
 
-from kmmlu_fast.analysis.exam_comparison import ExamRow, ExamState, summarise_exam_changes
 from kmmlu_fast.reporting.wording.language import Translator, format_percent, format_points
+
+if TYPE_CHECKING:  # eval's summary starts without comparisons
+    from kmmlu_fast.analysis.exam_comparison import ExamRow, ExamState
 
 
 def exam_sentences(rows: Sequence[ExamRow], t: Translator) -> list[str]:
     """One sentence per state: better here, worse there (possible forgetting), or no significant change."""
     lines = []
+    from kmmlu_fast.analysis.exam_comparison import summarise_exam_changes
+
     for change in summarise_exam_changes(rows):
         better, worse = ", ".join(change.better), ", ".join(change.worse)
         if better and worse:

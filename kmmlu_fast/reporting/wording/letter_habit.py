@@ -7,10 +7,8 @@ they are shown.
 
 from __future__ import annotations
 
-from kmmlu_fast.analysis.comparison import PairComparison
-from kmmlu_fast.analysis.letter_bias.letter_prior import Decomposition, HabitSplit
-from kmmlu_fast.analysis.paired import PairedDifference
-from kmmlu_fast.analysis.strata import IntervalEstimate
+from typing import TYPE_CHECKING
+
 from kmmlu_fast.core.schema import OPTION_LETTERS
 from kmmlu_fast.reporting.wording.language import (
     Translator,
@@ -18,6 +16,12 @@ from kmmlu_fast.reporting.wording.language import (
     format_points,
     format_points_range,
 )
+
+if TYPE_CHECKING:  # eval's summary, which needs one of these sentences, starts without comparisons
+    from kmmlu_fast.analysis.comparison import PairComparison
+    from kmmlu_fast.analysis.letter_bias.letter_prior import Decomposition, HabitSplit
+    from kmmlu_fast.analysis.paired import PairedDifference
+    from kmmlu_fast.analysis.strata import IntervalEstimate
 
 COLLAPSE = 0.6  # share of answers on one letter
 SIZEABLE = 0.1  # smallest share of the difference for which letter prior gets its own sentence
@@ -171,6 +175,8 @@ def classify_letter_prior(pair: PairComparison) -> str | None:
     if len(meanings) > 1:
         return "not_identified" if pair.significant else None
     if split.by_subject is not None and split.by_subject_prior is not None:
+        from kmmlu_fast.analysis.letter_bias.letter_prior import HabitSplit
+
         own = HabitSplit("by subject", split.by_subject_prior, split.by_subject)
         meanings.add(_classify_split(pair, own, split.difference))
         if len(meanings) > 1:

@@ -1,4 +1,4 @@
-"""late_inductor: on a CPU letters are answered without Inductor, which is whole once something is compiled."""
+"""late_inductor: on a CPU letters need no Inductor, which is whole once something is compiled."""
 
 from __future__ import annotations
 
