@@ -20,8 +20,10 @@ def keep_latest(compute: Callable[[Argument], Result]) -> Callable[[Argument], R
 
     @wraps(compute)
     def computed_once(argument: Argument) -> Result:
-        if not latest or latest[0][0] is not argument:
-            latest[:] = [(argument, compute(argument))]
-        return latest[0][1]
+        known = latest[0] if latest else None
+        if known is None or known[0] is not argument:
+            known = (argument, compute(argument))
+            latest[:] = [known]
+        return known[1]  # not ``latest``'s, which another thread may have replaced
 
     return computed_once
