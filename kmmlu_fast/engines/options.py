@@ -45,8 +45,8 @@ class EngineOptions(Config):
     compile: Literal["off", "auto", "on"] = Field(
         "off",
         description=(
-            "compile the model on a CPU: about a minute more at the start, then a shorter pass on CPUs with"
-            " AMX; auto: where that is known to pay (AMX, bfloat16, thousands of questions, no adapter)"
+            "compile the model on a CPU: most of a minute more at the start, then a shorter pass; auto: where"
+            " that is known to pay (AMX or AVX512_BF16, bfloat16, thousands of questions, no adapter)"
         ),
     )
     max_model_len: PositiveInt | None = Field(

@@ -28,7 +28,9 @@ def on_amx(monkeypatch: pytest.MonkeyPatch) -> None:
     """A CPU on which compiling pays from 60 questions: more than the sample has, fewer than twice of it."""
     monkeypatch.setattr(vllm_kind, "detect_cpu", lambda: Cpu("Xeon", frozenset(["amx_bf16"])))
     monkeypatch.setattr("kmmlu_fast.machine.device.has_gpu", lambda: False)
-    monkeypatch.setattr(compiled_mode, "WORTH_COMPILING_QUESTIONS", 60)
+    gain = compiled_mode.CompiledGain(10.0, 20.0, 3.0)
+    assert gain.worth_questions == 60
+    monkeypatch.setitem(compiled_mode.GAINS, "amx_bf16", gain)
 
 
 @pytest.mark.usefixtures("on_amx")

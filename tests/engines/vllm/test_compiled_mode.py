@@ -9,13 +9,7 @@ import pytest
 from kmmlu_fast.core.errors import ConfigError
 from kmmlu_fast.engines.config import EngineConfig
 from kmmlu_fast.engines.vllm import kind as vllm_kind
-from kmmlu_fast.engines.vllm.compiled_mode import (
-    COMPILED_RATE,
-    EAGER_RATE,
-    START_SEC,
-    WORTH_COMPILING_QUESTIONS,
-    choose_compiled_mode,
-)
+from kmmlu_fast.engines.vllm.compiled_mode import GAINS, CompiledGain, choose_compiled_mode
 from kmmlu_fast.machine.host import Cpu
 
 AMX, AVX512 = ("avx512f", "avx512_bf16", "amx_bf16"), ("avx512f", "avx512_bf16")
@@ -27,22 +21,24 @@ def chosen(setting: str = "auto", flags: tuple[str, ...] = AMX, **changed: Any) 
     return choose_compiled_mode(setting, flags, **case)
 
 
-def test_it_is_chosen_for_a_long_pass_of_letters_on_amx_and_says_so() -> None:
-    compiled, why = chosen()
+@pytest.mark.parametrize("flags", [AMX, AVX512])
+def test_it_is_chosen_for_a_long_pass_of_letters_and_says_so(flags: tuple[str, ...]) -> None:
+    compiled, why = chosen(flags=flags)
     assert compiled and "35,030 questions" in why and "adapters later needs --compile off" in why
-    assert chosen(dtype="bfloat16")[0]
+    assert chosen(dtype="bfloat16", flags=flags)[0]
 
 
 @pytest.mark.parametrize(
     ("case", "reason"),
     [
-        ({"flags": AVX512}, "AMX"),
+        ({"flags": ("avx512f",)}, "AVX512_BF16"),
         ({"flags": ()}, "AMX"),
         ({"dtype": "float32"}, "float32"),
         ({"dtype": "float16"}, "float16"),
         ({"letters": False}, "one token"),
         ({"adapters": True}, "adapter"),
-        ({"questions": WORTH_COMPILING_QUESTIONS - 1}, f"{WORTH_COMPILING_QUESTIONS:,} questions"),
+        ({"questions": 5_344}, "5,345 questions"),
+        ({"questions": 3_960, "flags": AVX512}, "3,961 questions"),
         ({"questions": 0}, "questions"),
     ],
 )
@@ -53,9 +49,10 @@ def test_it_is_not_chosen_where_nothing_is_known_to_be_gained(case: dict[str, An
     assert chosen("off", **case) == (False, "")
 
 
-def test_what_is_saved_at_the_threshold_is_what_the_start_costs() -> None:
-    count = WORTH_COMPILING_QUESTIONS
-    assert count / EAGER_RATE == pytest.approx(START_SEC + count / COMPILED_RATE, rel=1e-3)
+@pytest.mark.parametrize("gain", GAINS.values())
+def test_what_is_saved_at_the_threshold_is_what_the_start_costs(gain: CompiledGain) -> None:
+    count = gain.worth_questions
+    assert count / gain.eager_rate == pytest.approx(gain.start_sec + count / gain.compiled_rate, rel=1e-3)
 
 
 @pytest.fixture
