@@ -22,9 +22,11 @@ from importlib.machinery import ModuleSpec
 from types import FunctionType, ModuleType
 from typing import Any
 
+from kmmlu_fast.machine.environment import package_version
 from kmmlu_fast.machine.heavy_imports import hide_packages
 
 _LOWERING = "torch._inductor.lowering"
+_ALLOWS_FOR_IT = "0.32."  # versions of vLLM whose import was read, and is tested, without it
 
 
 class _RunAfterImport(importlib.abc.MetaPathFinder):
@@ -55,9 +57,11 @@ class _RunAfterImport(importlib.abc.MetaPathFinder):
 @contextlib.contextmanager
 def import_without_inductor() -> Iterator[None]:
     """Import vLLM in the block of ``compile_when_called``: Inductor's lowerings seem not to be there, which
-    vLLM allows for. Its change to them is made when they are imported.
+    vLLM 0.32 allows for. Its change to them is made when they are imported. Another version is imported as
+    it is.
     """
-    if _LOWERING in sys.modules or "vllm" in sys.modules:
+    known = (package_version("vllm") or "").startswith(_ALLOWS_FOR_IT)
+    if not known or _LOWERING in sys.modules or "vllm" in sys.modules:
         yield
         return
     with hide_packages([_LOWERING]):

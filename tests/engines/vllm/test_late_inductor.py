@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from tiny import make_tiny_model
 
-pytestmark = [pytest.mark.engine]
+from kmmlu_fast.engines.vllm import late_inductor
+
 ROOT = Path(__file__).resolve().parents[3]
 # A process of its own: what is imported cannot be taken back.
 CHILD = """
@@ -49,6 +50,7 @@ print(json.dumps(told))
 """
 
 
+@pytest.mark.engine
 def test_letters_are_answered_without_inductor_and_it_is_whole_when_something_is_compiled(
     tmp_path: Path,
 ) -> None:
@@ -75,6 +77,7 @@ def test_letters_are_answered_without_inductor_and_it_is_whole_when_something_is
     }
 
 
+@pytest.mark.engine
 def test_ranks_by_row_are_vllms() -> None:
     torch = pytest.importorskip("torch")
     logprobs = pytest.importorskip("vllm.v1.sample.ops.logprobs")
@@ -87,3 +90,16 @@ def test_ranks_by_row_are_vllms() -> None:
     expected = logprobs.batched_count_greater_than.__wrapped__(drawn, values)
     found = count_at_least(drawn, values)
     assert found.dtype == expected.dtype and torch.equal(found, expected) and 0 < int(found[0]) < 1000
+
+
+@pytest.mark.parametrize(("version", "hidden"), [("0.32.1", True), ("0.33.0", False), (None, False)])
+def test_only_a_vllm_that_allows_for_it_is_imported_without_inductor(
+    monkeypatch: pytest.MonkeyPatch, version: str | None, hidden: bool
+) -> None:
+    lowering = "torch._inductor.lowering"
+    for name in (lowering, "vllm", "vllm.env_override"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setattr(late_inductor, "package_version", lambda package: version)
+    with late_inductor.import_without_inductor():
+        assert (lowering in sys.modules) is hidden
+    assert lowering not in sys.modules
