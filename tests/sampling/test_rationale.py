@@ -17,7 +17,6 @@ from kmmlu_fast.engines import factory as engines
 from kmmlu_fast.engines.fake import FakeEngine
 from kmmlu_fast.engines.vllm import start
 from kmmlu_fast.engines.vllm.device_arguments import cpu_arguments
-from kmmlu_fast.machine import environment
 from kmmlu_fast.models import model as models
 from kmmlu_fast.sampling import rationale
 from kmmlu_fast.sampling.config import SampleConfig
@@ -148,11 +147,10 @@ def test_the_command_writes_rationales_and_says_how_many(
     ]
 
 
-def test_prompts_stay_whole_on_cpu(monkeypatch: pytest.MonkeyPatch):
+def test_prompts_stay_whole_on_cpu() -> None:
     """vLLM on CPU cannot rewind a seeded sampler after a piece of a prompt: the engine must
     know that attempts are sampled.
     """
-    monkeypatch.setattr(environment, "has_gpu", lambda: False)
     settings = start.vllm_engine_settings(
         SampleConfig(rationale="self"), models.Model("tiny", ".", None, "0"), [], 4096
     )
