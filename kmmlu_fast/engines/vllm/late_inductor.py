@@ -100,7 +100,8 @@ def compile_when_called() -> Iterator[None]:
     try:
         yield
     finally:
-        torch.compile = compile_now
+        if torch.compile is compile_late:  # a library that was imported in the block may have its own
+            torch.compile = compile_now
 
 
 def count_ranks_by_row() -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny import make_tiny_model
@@ -103,3 +105,34 @@ def test_only_a_vllm_that_allows_for_it_is_imported_without_inductor(
     with late_inductor.import_without_inductor():
         assert (lowering in sys.modules) is hidden
     assert lowering not in sys.modules
+
+
+def test_a_function_is_compiled_when_it_is_called_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    compiled: list[tuple[str, dict[str, Any]]] = []
+
+    def compile_now(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+        compiled.append((getattr(function, "__name__", "module"), options))
+        return function
+
+    monkeypatch.setattr(torch, "compile", compile_now)
+    module = torch.nn.Identity()
+    with late_inductor.compile_when_called():
+
+        @torch.compile(dynamic=True, backend="inductor")
+        def double(number: int) -> int:
+            return 2 * number
+
+        class Holder:
+            @torch.compile
+            def method(self, number: int) -> int:
+                return number + 1
+
+        assert torch.compile(module) is module and compiled == [("module", {})]  # modules at once
+    assert torch.compile is compile_now
+    assert [double(3), double(4), Holder().method(1), Holder().method(2)] == [6, 8, 2, 3]
+    assert compiled[1:] == [("double", {"dynamic": True, "backend": "inductor"}), ("method", {})]
+
+    with late_inductor.compile_when_called():
+        another = torch.compile = lambda function: function
+    assert torch.compile is another
