@@ -106,10 +106,12 @@ def compile_when_called() -> Iterator[None]:
 
 def count_ranks_by_row() -> None:
     """vLLM's sampler counts with ``count_at_least`` from now on, in this process."""
-    from vllm.v1.sample import sampler
-
+    try:
+        from vllm.v1.sample import sampler
+    except ImportError:  # another version of vLLM may not have it, or the function
+        return
     name = "batched_count_greater_than"
-    if hasattr(sampler, name):  # another version of vLLM may not have it
+    if hasattr(sampler, name):
         setattr(sampler, name, count_at_least)
 
 
